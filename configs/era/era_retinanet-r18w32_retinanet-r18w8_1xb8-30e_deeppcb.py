@@ -1,0 +1,15 @@
+"""ERA on DeepPCB. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py."""
+
+_base_ = '../baselines/retinanet-r18w8_1xb8-30e_deeppcb.py'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
+        ckpt='work_dirs/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
+    ),
+    methods=[dict(type='mmrkd.ERA', w_kd=1.0)],
+)
+val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
+test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

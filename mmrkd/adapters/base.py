@@ -1,0 +1,133 @@
+"""What every model must be able to do for a distiller."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from mmrkd.adapters.taps import tap_outputs
+from mmrkd.structures import Features, Level
+
+
+@contextmanager
+def reuse_features(model: nn.Module, feats: Any) -> Iterator[None]:
+    """Makes ``model.extract_feat`` return features that are already there, inside one ``with`` block.
+
+    Every mmdet detector and mmpretrain classifier calls its own ``extract_feat`` in ``loss`` and ``predict``. Handing
+    the features over this way means one backbone pass a step for the student, and lets the teacher's head judge
+    estimated features, for any family, without copying a line of its forward code.
+    """
+
+    def extract_feat(*_args: Any, **_kwargs: Any) -> Any:
+        return feats
+
+    model.extract_feat = extract_feat  # an instance attribute hides the method of the class
+    try:
+        yield
+    finally:
+        del model.extract_feat
+
+
+class ModelAdapter(ABC):
+    """Uniform access to the features, head, losses and predictions of one model.
+
+    ``feats`` always means what the model's ``extract_feat`` returned, in the model's own structure;
+    :meth:`features` gives the distillable tensors in it and :meth:`replace` puts other tensors in their place.
+
+    Args:
+        model: The wrapped model. It is not owned and not changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def extract(self, inputs: Tensor) -> Any:
+        """Runs backbone and neck on ``(N, 3, H, W)``."""
+        return self.model.extract_feat(inputs)
+
+    @abstractmethod
+    def features(self, feats: Any) -> Features:
+        """Returns the distillable features in ``feats``, finest first."""
+
+    @abstractmethod
+    def replace(self, feats: Any, features: dict[int, Tensor]) -> Any:
+        """Returns ``feats`` with some of its distillable features replaced (index in :meth:`features` -> tensor)."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Optional[nn.Module]:
+        """The head whose outputs are logits: the dense head of a detector, the classifier's head."""
+
+    @abstractmethod
+    def head_outputs(self, feats: Any) -> Any:
+        """Runs only that head on ``feats``."""
+
+    @abstractmethod
+    def logits(self, outputs: Any) -> list[Tensor]:
+        """Classification logits in the head's outputs: one ``(P, K)`` tensor, K classes for each of P predictions."""
+
+    @property
+    @abstractmethod
+    def sigmoid(self) -> bool:
+        """Whether the logits are independent (sigmoid) and not exclusive (softmax)."""
+
+    @abstractmethod
+    def layout(self, feats: Any) -> dict[str, Any]:
+        """Describes the head's outputs. Logits of two models can be compared if their layouts are equal."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> Optional[int]:
+        """Number of classes that the head tells apart; ``None`` if it does not say."""
+
+    @abstractmethod
+    def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
+        """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""
+
+    def task_loss(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
+        """Computes the model's own losses on given features.
+
+        Args:
+            feats: Features of the model, or estimates in the same structure.
+            inputs: Images ``(N, 3, H, W)``; only handed on.
+            samples: Data samples with ground truth.
+
+        Returns:
+            The loss dictionary and the outputs of :attr:`head` seen on the way (``None`` if it was not called).
+        """
+        with reuse_features(self.model, feats), tap_outputs(head=self.head) as outputs:
+            losses = self.model.loss(inputs, samples)
+        return losses, outputs.get('head')
+
+    def predict(self, feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
+        """Predicts from given features, with the model's own post-processing."""
+        with reuse_features(self.model, feats):
+            return self.model.predict(inputs, samples)
+
+    @torch.no_grad()
+    def dry_run(self, size: int = 128) -> Any:
+        """Returns features of one blank image, computed in evaluation mode; the model's mode is restored."""
+        training = [module for module in self.model.modules() if module.training]
+        parameter = next(self.model.parameters())
+        self.model.eval()
+        try:
+            return self.extract(parameter.new_zeros(1, 3, size, size))
+        finally:
+            for module in training:
+                module.training = True
+
+    def levels(self, feats: Any, size: int = 128) -> tuple[Level, ...]:
+        """Describes the distillable features of a dry run with images of ``size`` pixels."""
+        return tuple(
+            Level(f.shape[1], None if f.dim() == 2 else _stride(size, f.shape[-1])) for f in self.features(feats)
+        )
+
+
+def _stride(size: int, cells: int) -> int:
+    """Exact ratio where it is one, otherwise the nearest power of two (19 cells for 300 pixels: 16)."""
+    if size % cells == 0:
+        return size // cells
+    return 2 ** round(torch.log2(torch.tensor(size / cells)).item())

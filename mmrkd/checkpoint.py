@@ -1,0 +1,131 @@
+"""Reading checkpoint files without running what is inside them, and loading them without losing a key."""
+
+import contextlib
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+METHOD_STATE = 'mmrkd'
+"""Top-level entry of a checkpoint that holds the state of the distillation methods."""
+
+
+class _Ignored:
+    """Stands for an object that is not needed and must not be made, whatever it is called with."""
+
+    def __init__(self, *_args: Any) -> None:
+        pass
+
+
+def _harmless_globals() -> list[Any]:
+    """Names that every checkpoint of mmengine's runner holds, in its log histories (``message_hub``).
+
+    numpy's arrays and scalars are made; the histories themselves, which refer to their methods through ``getattr``, are
+    not: an inert object takes their place.
+    """
+    multiarray = (getattr(np, '_core', None) or np.core).multiarray
+    dtypes = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')]
+    ignored = [(_Ignored, name) for name in ('builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer')]
+    return [*ignored, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+
+
+def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU.
+
+    Args:
+        path: A file, or an ``http(s)://`` address, which is downloaded into torch's hub folder first.
+        allow_pickle: Whether the file may run code of its own. Only for files that you trust. Defaults to False.
+
+    Returns:
+        The checkpoint, with at least ``state_dict`` (a bare state dict is wrapped).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, or holds objects that only unrestricted unpickling can make.
+    """
+    path = _local_copy(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path!r} does not exist (looked in {os.getcwd()!r})')
+    safe_globals = getattr(torch.serialization, 'safe_globals', lambda _: contextlib.nullcontext())
+    try:
+        with safe_globals(_harmless_globals()):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=not allow_pickle)
+    except pickle.UnpicklingError as error:
+        reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler' in line), str(error))
+        raise ValueError(
+            f'{path!r} was not loaded: it is no checkpoint, or it holds objects that would run code when they are '
+            f'unpickled. If you trust where it comes from, set allow_pickle=True. torch says: {reason}'
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f'{path!r} is no checkpoint, or a broken one. torch says: {error}') from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'{path!r} holds a {type(checkpoint).__name__}, expected a dictionary with a state_dict')
+    if 'state_dict' not in checkpoint:
+        checkpoint = {'state_dict': checkpoint.get('model', checkpoint), 'meta': {}}
+    state_dict = checkpoint['state_dict']
+    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise ValueError(f'{path!r} holds no weights: its state_dict must map names to tensors')
+    return dict(checkpoint)
+
+
+def _local_copy(path: str) -> str:
+    if not path.startswith(('http://', 'https://')):
+        return os.path.expanduser(path)
+    target = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(path))
+    if not os.path.isfile(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        torch.hub.download_url_to_file(path, target)
+    return target
+
+
+def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
+    """Loads weights and refuses a file that does not fit the model in every key and shape.
+
+    Args:
+        model: The module to fill. Unchanged when an error is raised.
+        state_dict: Weights; a ``module.`` prefix that a parallel wrapper left is removed.
+        source: Name of the file, for the message.
+
+    Raises:
+        ValueError: Keys are missing or unexpected, or shapes differ. The message lists them.
+    """
+    state_dict = OrderedDict((k[len('module.') :] if k.startswith('module.') else k, v) for k, v in state_dict.items())
+    expected = model.state_dict()
+    # Counters of BatchNorm came with torch 0.4.1; checkpoints that are older have none and need none.
+    missing = [k for k in expected if k not in state_dict and not k.endswith('num_batches_tracked')]
+    unexpected = [k for k in state_dict if k not in expected]
+    shapes = [
+        f'{k}: expected {tuple(expected[k].shape)}, found {tuple(state_dict[k].shape)}'
+        for k in expected
+        if k in state_dict and expected[k].shape != state_dict[k].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f'{source} does not fit {type(model).__name__}: '
+            + '; '.join(
+                f'{len(keys)} {what} ({_shortened(keys)})'
+                for what, keys in (('missing keys', missing), ('unexpected keys', unexpected), ('other shapes', shapes))
+                if keys
+            )
+            + _class_hint(shapes)
+        )
+    model.load_state_dict(state_dict, strict=not any(k not in state_dict for k in expected))
+
+
+def _shortened(keys: list[str], most: int = 6) -> str:
+    return ', '.join(keys[:most]) + (f', and {len(keys) - most} more' if len(keys) > most else '')
+
+
+def _class_hint(shapes: list[str]) -> str:
+    head = [s for s in shapes if 'head' in s]
+    if not head:
+        return '. Is the config the one that the checkpoint was trained with?'
+    return (
+        '. The shapes differ in the head: the checkpoint was probably trained for other classes than the config says '
+        '(num_classes). Give the config that it was trained with, and the same classes as the student.'
+    )

@@ -1,0 +1,72 @@
+"""What each variant costs at inference, counted on the real modules and timed on real images."""
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmrkd.export import build_variant
+from mmrkd.models import Distiller
+
+
+@dataclass
+class Cost:
+    """Parameters, floating point operations for one image (multiply-adds, as mmengine counts) and seconds an image."""
+
+    params: int
+    flops: int
+    latency: float
+
+
+def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
+    """Measures one model on the first image of a batch.
+
+    Args:
+        model: A detector or classifier.
+        batch: What a dataloader gives.
+        repeats: Timed predictions; the fastest counts, after one that warms up.
+    """
+    model.eval()
+    one = {key: value[:1] for key, value in batch.items()}
+    data = model.data_preprocessor(deepcopy(one), False)
+    with torch.no_grad():
+        forward = model.forward
+        model.forward = partial(forward, data_samples=data['data_samples'], mode='predict')
+        try:
+            info = get_model_complexity_info(model, inputs=data['inputs'], show_table=False, show_arch=False)
+        finally:
+            del model.forward
+        seconds: list[float] = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            model(**data, mode='predict')
+            if data['inputs'].is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return Cost(sum(p.numel() for p in model.parameters()), int(info['flops']), min(seconds[1:]))
+
+
+def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
+    """Returns a Markdown table: for each variant its main metric, parameters, FLOPs and latency."""
+    model = model.module if is_model_wrapper(model) else model
+    batch = next(iter(dataloader))
+    names = [name for name in metrics if name.endswith(('bbox_mAP', 'accuracy/top1'))]
+    rows = ['| variant | metric | params (M) | FLOPs (G) | latency (ms) |', '|---|---|---|---|---|']
+    for variant in variants:
+        single = build_variant(cfg, model, variant) if isinstance(model, Distiller) else model
+        cost = measure_cost(single.to(next(model.parameters()).device), batch)
+        prefix = '' if variant == 'student' else f'{variant}/'
+        score = next(
+            (f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}coco/bbox_mAP', f'{prefix}accuracy/top1')), '-'
+        )
+        rows.append(
+            f'| {variant} | {score} | {cost.params / 1e6:.3f} | {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
+        )
+    return '\n'.join(rows)

@@ -1,0 +1,6 @@
+"""Hooks that a distillation run needs; :func:`mmrkd.engine.prepare_config` adds them."""
+
+from mmrkd.engine.hooks.checkpoint_hooks import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.engine.hooks.class_check_hook import ClassCheckHook
+
+__all__ = ['ClassCheckHook', 'MergeCheckpointHook', 'SplitCheckpointHook']

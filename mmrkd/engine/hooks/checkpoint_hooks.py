@@ -1,0 +1,54 @@
+"""Checkpoints that plain mmdet and mmpretrain load, and that a distillation resumes from."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.registry import HOOKS
+
+ENTRIES = {'state_dict': 'methods.', 'ema_state_dict': 'module.methods.'}
+
+
+@HOOKS.register_module()
+class SplitCheckpointHook(Hook):
+    """Moves the methods' weights out of ``checkpoint['state_dict']`` into ``checkpoint['mmrkd']`` while saving.
+
+    What stays in ``state_dict`` is the student under its plain names. It runs after ``EMAHook``, which swaps the
+    averaged weights in, and so needs another priority than :class:`MergeCheckpointHook`.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Splits both the weights and, if there are any, their moving averages."""
+        checkpoint[METHOD_STATE] = {
+            entry: {k: checkpoint[entry].pop(k) for k in list(checkpoint[entry]) if k.startswith(prefix)}
+            for entry, prefix in ENTRIES.items()
+            if entry in checkpoint
+        }
+
+
+@HOOKS.register_module()
+class MergeCheckpointHook(Hook):
+    """Puts the methods' weights back while loading, before ``EMAHook`` sees the checkpoint."""
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Merges ``checkpoint['mmrkd']``.
+
+        Raises:
+            ValueError: A run is to be resumed from a checkpoint that has no state of the methods.
+        """
+        saved = checkpoint.get(METHOD_STATE)
+        if saved is None:
+            if runner._resume:
+                raise ValueError(
+                    f'cannot resume the distillation: the checkpoint has no entry {METHOD_STATE!r} with the state of '
+                    'its methods. It is a plain checkpoint; to start from its weights use load_from instead of resume.'
+                )
+            return
+        for entry, weights in saved.items():
+            checkpoint[entry].update(weights)

@@ -1,0 +1,82 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, config, runner, errors."""
+
+import argparse
+import functools
+import os
+import os.path as osp
+import sys
+from typing import Any, Callable
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.hub import get_config
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+
+from mmrkd.engine.prepare import prepare_config
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that training and testing have in common."""
+    parser.add_argument('config', help='config file, or a name such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings: KEY=VALUE ...')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes --local-rank; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def read_config(path: str) -> Config:
+    """Reads a config file, or one that a library ships (``mmdet::...``), and enters its scope."""
+    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config and applies the command line to it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config)
+    cfg.launcher = args.launcher
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.work_dir = (
+        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    )
+    if getattr(args, 'amp', False):
+        _enable_amp(cfg)
+    if getattr(args, 'auto_scale_lr', False):
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
+        cfg.auto_scale_lr.enable = True
+    if not torch.cuda.is_available() and args.launcher != 'none':
+        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+        cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    return prepare_config(cfg)
+
+
+def _enable_amp(cfg: Config) -> None:
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        cfg.optim_wrapper.type = 'mmrkd.AutocastOptimWrapper'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Builds the runner that the config asks for."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
+    """Ends a tool with the message of an expected error, and no traceback, unless ``MMRKD_DEBUG`` is set."""
+
+    @functools.wraps(main)
+    def wrapper() -> None:
+        try:
+            main()
+        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+            if os.environ.get('MMRKD_DEBUG'):
+                raise
+            sys.exit(f'{type(error).__name__}: {error}\n(set MMRKD_DEBUG=1 for the traceback)')
+
+    return wrapper

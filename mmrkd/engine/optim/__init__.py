@@ -1,0 +1,5 @@
+"""Optimiser wrappers."""
+
+from mmrkd.engine.optim.autocast_optim_wrapper import AutocastOptimWrapper
+
+__all__ = ['AutocastOptimWrapper']

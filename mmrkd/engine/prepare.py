@@ -1,0 +1,68 @@
+"""From the few lines that a user writes to a config that a runner can run."""
+
+import os.path as osp
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
+
+
+def is_distillation(cfg: Config) -> bool:
+    """Whether the model of a config is a :class:`mmrkd.models.Distiller`."""
+    return cfg.model.get('type') in ('mmrkd.Distiller', 'Distiller')
+
+
+def prepare_config(cfg: Config) -> Config:
+    """Adds the hooks that a distillation needs and checks that its data is there. Plain configs pass through.
+
+    Args:
+        cfg: Config of a run; changed in place.
+
+    Returns:
+        The same config.
+
+    Raises:
+        FileNotFoundError: An annotation file or data folder is not there; all of them are listed.
+    """
+    check_data(cfg)
+    if is_distillation(cfg):
+        present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=h) for h in HOOKS if h not in present)]
+    return cfg
+
+
+def check_data(cfg: Config) -> None:
+    """Checks that the files which the dataloaders of a config name are there.
+
+    Raises:
+        FileNotFoundError: Something is missing.
+    """
+    missing = [f'{where}: {path}' for where, path in _data_paths(cfg) if '://' not in path and not osp.exists(path)]
+    if missing:
+        raise FileNotFoundError(
+            'the data of this config is not there:\n  '
+            + '\n  '.join(missing)
+            + '\nChange data_root in the config (or --cfg-options), set MMRKD_DATA to the folder that holds the '
+            'datasets, or link it to ./data.'
+        )
+
+
+def _data_paths(cfg: Config) -> Iterator[tuple[str, str]]:
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset') or {}):
+            root = dataset.get('data_root') or ''
+            if dataset.get('ann_file'):
+                yield name, osp.join(root, dataset['ann_file'])
+            prefix = dataset.get('data_prefix') or ''
+            for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
+                if isinstance(folder, str) and (root or folder):
+                    yield name, osp.join(root, folder)
+
+
+def _datasets(dataset: dict) -> list[dict]:
+    """Looks through wrappers such as RepeatDataset and ConcatDataset."""
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if inner is None:
+        return [dataset]
+    return [leaf for d in (inner if isinstance(inner, (list, tuple)) else [inner]) for leaf in _datasets(d)]

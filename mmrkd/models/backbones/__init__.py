@@ -1,0 +1,5 @@
+"""Backbones that the published recipes need and mmpretrain does not have."""
+
+from mmrkd.models.backbones.mobilenet_v1 import MobileNetV1
+
+__all__ = ['MobileNetV1']

@@ -1,0 +1,220 @@
+"""The distiller: one student, one frozen teacher, a list of methods."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Optional, Union
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmrkd.adapters import ModelAdapter, build_adapter
+from mmrkd.models.methods import DistillMethod, Pair
+from mmrkd.models.teacher import FrozenTeacher, load_model_config
+from mmrkd.registry import MODELS
+from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels
+
+STUDENT_PREFIX = 'student.'
+METHODS_PREFIX = 'methods.'
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Leaves torch's random state as it was: building the distillation must not change how the student starts."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+
+
+@MODELS.register_module()
+class Distiller(BaseModel):
+    """Wraps an untouched mmdet or mmpretrain model and trains it with a teacher.
+
+    .. code:: text
+
+        images ── student's preprocessor ─┬─ student: features ── own head ── task losses ──────────────┐
+                                          │              └────── methods ── distillation losses ────────┤ total
+                                          └─ teacher's view of the same pixels: features (, outputs) ───┘
+
+    The student's features are computed once and handed to its own head. The teacher computes features and, only if a
+    method asks, outputs; never losses of its own. If no method is active (all weights 0, or ``methods=[]``) the
+    teacher is not run and training is the plain one, bit for bit.
+
+    ``state_dict()`` holds the student under its plain names (no prefix) and the methods under ``methods.``; the teacher
+    is not in it. :class:`mmrkd.engine.hooks.SplitCheckpointHook` moves the latter out of ``checkpoint['state_dict']``,
+    so that a saved checkpoint is a plain one.
+
+    Args:
+        student: Model config, see :func:`mmrkd.models.teacher.load_model_config`.
+        teacher: ``dict(cfg=..., ckpt=...)``, arguments of :class:`FrozenTeacher`.
+        methods: Configs of :class:`DistillMethod`.
+        variant: What ``mode='predict'`` predicts as: ``student``, ``teacher`` or a variant of a method
+            (``integrated``, ``blend``). Defaults to ``'student'``.
+
+    Raises:
+        ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
+    """
+
+    def __init__(
+        self,
+        student: Union[str, dict],
+        teacher: Union[dict, FrozenTeacher],
+        methods: Sequence[Union[dict, DistillMethod]] = (),
+        variant: str = 'student',
+    ) -> None:
+        student = MODELS.build(load_model_config(student))
+        super().__init__(data_preprocessor=student.data_preprocessor)
+        self.student = student
+        self.adapter: ModelAdapter = build_adapter(student)
+        with isolated_rng():
+            self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(**teacher)
+            self.teacher.follow(student)
+            self.methods = nn.ModuleList(m if isinstance(m, DistillMethod) else MODELS.build(m) for m in methods)
+            self.match = self._wire()
+        self.names = _unique_names(self.methods)
+        self.set_variant(variant)
+        self._register_state_dict_hook(_rename_on_save)
+        self._register_load_state_dict_pre_hook(self._rename_on_load)
+
+    def _wire(self) -> LevelMatch:
+        """Matches levels on a dry run, compares the heads and lets every method build what it trains."""
+        own, others = self.adapter.dry_run(), self.teacher.adapter.dry_run()
+        match = match_levels(self.adapter.levels(own), self.teacher.adapter.levels(others))
+        pair = Pair(self.adapter, self.teacher, match, _layout_gap(self.adapter, own, self.teacher.adapter, others))
+        for method in self.methods:
+            method.setup(pair)
+        for s, t in match.pairs:
+            print_log(f'matched: student {match.student_levels[s]} <- teacher {match.teacher_levels[t]}', 'current')
+        return match
+
+    def init_weights(self) -> None:
+        """Initialises the student exactly as the plain run would, then what the methods train."""
+        self.student.init_weights()
+        with isolated_rng():
+            for method in self.methods:
+                method.init_weights()
+        self._is_init = True
+
+    def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor') -> Any:
+        """Computes losses (``mode='loss'``), predicts as :attr:`variant` (``'predict'``) or runs the student."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Any]:
+        """Returns the student's losses under their own names and each method's as ``<method>.<name>``."""
+        active = [(name, method) for name, method in zip(self.names, self.methods) if method.active]
+        if not active:
+            return self.student(inputs, data_samples, mode='loss')
+        feats = self.adapter.extract(inputs)
+        task_losses, outputs = self.adapter.task_loss(feats, inputs, data_samples)
+        losses = dict(_scaled(task_losses, [method.task_weight for _, method in active]))
+        student = StudentView(inputs, self._matched(feats), outputs)
+        teacher = self._teacher_view(inputs, data_samples, student.feats)
+        for name, method in active:
+            for key, value in method.losses(student, teacher, data_samples).items():
+                losses[f'{name}.{key}'] = value
+        return losses
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: Optional[Sequence] = None) -> Sequence:
+        """Predicts as :attr:`variant`."""
+        if self.variant == 'student':
+            return self.student(inputs, data_samples, mode='predict')
+        if self.variant == 'teacher':
+            inputs = self.teacher.convert(inputs, data_samples)
+            return self.teacher.model(inputs, data_samples, mode='predict')
+        feats = self.adapter.extract(inputs)
+        method = self._method_of(self.variant)
+        return method.predict(self.variant, self._matched(feats), feats, inputs, data_samples)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Everything that this distiller can predict as."""
+        return ('student', 'teacher', *(v for method in self.methods for v in method.variants))
+
+    def set_variant(self, variant: str) -> None:
+        """Chooses what ``mode='predict'`` predicts as."""
+        if variant not in self.variants:
+            raise ValueError(f'no variant {variant!r}: this distiller can predict as {self.variants}')
+        self.variant = variant
+
+    def _method_of(self, variant: str) -> DistillMethod:
+        return next(method for method in self.methods if variant in method.variants)
+
+    def _matched(self, feats: Any) -> Features:
+        features = self.adapter.features(feats)
+        return tuple(features[s] for s, _ in self.match.pairs)
+
+    def _teacher_view(self, inputs: Tensor, samples: Sequence, student_feats: Features) -> TeacherView:
+        inputs = self.teacher.convert(inputs, samples)
+        all_feats = self.teacher.extract(inputs)
+        features = self.teacher.adapter.features(all_feats)
+        matched = [features[t] for _, t in self.match.pairs]
+        return TeacherView(
+            inputs=inputs,
+            feats=tuple(_crop(t, s) for t, s in zip(matched, student_feats)),
+            all_feats=all_feats,
+            compute_outputs=lambda: self.teacher.outputs(all_feats),
+        )
+
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Distiller':
+        self.teacher.model._apply(fn, *args, **kwargs)  # the teacher moves with the model, and only that
+        return super()._apply(fn, *args, **kwargs)
+
+    @staticmethod
+    def _rename_on_load(state_dict: dict[str, Tensor], prefix: str, *_args: Any) -> None:
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            name = key[len(prefix) :]
+            if not name.startswith((STUDENT_PREFIX, METHODS_PREFIX)):
+                state_dict[f'{prefix}{STUDENT_PREFIX}{name}'] = state_dict.pop(key)
+
+
+def _rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', prefix: str, _metadata: Any) -> None:
+    own = [k for k in state_dict if k.startswith(prefix + STUDENT_PREFIX)]
+    rest = [k for k in state_dict if k.startswith(prefix + METHODS_PREFIX)]
+    for key in own:
+        state_dict[prefix + key[len(prefix + STUDENT_PREFIX) :]] = state_dict.pop(key)
+    for key in rest:  # after the student, so that its keys keep the order of the plain model
+        state_dict[key] = state_dict.pop(key)
+
+
+def _scaled(losses: dict[str, Any], weights: Sequence[float]) -> Iterator[tuple[str, Any]]:
+    weight = 1.0
+    for w in weights:
+        weight *= w
+    for name, value in losses.items():
+        if weight == 1.0 or 'loss' not in name:
+            yield name, value
+        else:
+            yield name, [v * weight for v in value] if isinstance(value, (list, tuple)) else value * weight
+
+
+def _crop(teacher: Tensor, student: Tensor) -> Tensor:
+    """Cuts off the cells that only the teacher's wider padding added; the grids share their upper left corner."""
+    if teacher.dim() == 2 or teacher.shape[-2:] == student.shape[-2:]:
+        return teacher
+    height, width = student.shape[-2:]
+    if teacher.shape[-2] < height or teacher.shape[-1] < width:
+        raise ValueError(
+            f'at the same stride the teacher has {tuple(teacher.shape[-2:])} cells, the student {(height, width)}'
+        )
+    return teacher[..., :height, :width]
+
+
+def _layout_gap(student: ModelAdapter, own: Any, teacher: ModelAdapter, others: Any) -> Optional[str]:
+    mine, theirs = student.layout(own), teacher.layout(others)
+    if 'dense head' in mine or 'dense head' in theirs:
+        return f'student {mine.get("dense head", "dense")}, teacher {theirs.get("dense head", "dense")}'
+    gaps = [
+        f'{key}: student {mine.get(key)}, teacher {theirs.get(key)}' for key in mine if mine[key] != theirs.get(key)
+    ]
+    return '; '.join(gaps) or None
+
+
+def _unique_names(methods: Sequence[DistillMethod]) -> list[str]:
+    names = [type(method).__name__.lower() for method in methods]
+    return [f'{n}{i}' if names.count(n) > 1 else n for i, n in enumerate(names)]

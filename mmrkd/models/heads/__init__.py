@@ -1,0 +1,5 @@
+"""Heads: the teacher's own, as a judge of estimated features."""
+
+from mmrkd.models.heads.teacher_head import TeacherHead
+
+__all__ = ['TeacherHead']

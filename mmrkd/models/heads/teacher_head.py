@@ -1,0 +1,83 @@
+"""Teacher weight integration (TWI) of ERA: the teacher's frozen head judges estimated features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrkd.models.teacher import FrozenTeacher
+from mmrkd.registry import MODELS
+from mmrkd.structures import LevelMatch, TeacherView
+
+
+@MODELS.register_module()
+class TeacherHead(nn.Module):
+    """Runs the teacher's head on estimates of its features (arXiv 2508.16050, teacher weight integration).
+
+    For a classifier this is its final layer, for a detector ``bbox_head``, or ``rpn_head`` and ``roi_head``, with the
+    teacher's own assigner, sampler and box coder. Levels of the teacher that the student has no counterpart for keep
+    the teacher's own features.
+
+    Gradient contract: gradients flow through the head into the estimates. Its parameters are frozen and belong to the
+    teacher: this module has none of its own, so no optimiser sees them and no checkpoint holds them.
+
+    Args:
+        teacher: The frozen teacher.
+        match: Which estimate stands for which of the teacher's levels.
+    """
+
+    def __init__(self, teacher: FrozenTeacher, match: LevelMatch) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.match = match
+
+    def loss(self, estimates: Sequence[Tensor], view: TeacherView, samples: Sequence) -> tuple[Tensor, Any]:
+        """Computes the teacher's task loss on estimated features.
+
+        Args:
+            estimates: One tensor for each matched level, on the scale of the teacher's features.
+            view: The teacher's view of the batch.
+            samples: Data samples with ground truth.
+
+        Returns:
+            The sum of the teacher's losses, a scalar in float32, and the outputs of its dense or classification head.
+        """
+        losses, outputs = self.teacher.adapter.task_loss(self._fill(estimates, view.all_feats), view.inputs, samples)
+        return sum_losses(losses), outputs
+
+    @torch.no_grad()
+    def outputs(self, estimates: Sequence[Tensor]) -> Any:
+        """Returns the outputs of the teacher's dense or classification head on estimates of all its levels."""
+        return self.teacher.adapter.head_outputs(self._from_estimates_alone(estimates))
+
+    @torch.no_grad()
+    def predict(self, estimates: Sequence[Tensor], inputs: Tensor, samples: Sequence) -> Sequence:
+        """Predicts with the teacher's head, from estimates of all its levels: the teacher's body is not run.
+
+        Raises:
+            ValueError: The teacher's head reads levels that the student does not have.
+        """
+        return self.teacher.adapter.predict(self._from_estimates_alone(estimates), inputs, samples)
+
+    def _fill(self, estimates: Sequence[Tensor], all_feats: Any) -> Any:
+        replaced = {index: estimate for (_, index), estimate in zip(self.match.pairs, estimates)}
+        return self.teacher.adapter.replace(all_feats, replaced)
+
+    def _from_estimates_alone(self, estimates: Sequence[Tensor]) -> Any:
+        if not self.match.covers_teacher:
+            raise ValueError(
+                "the teacher's head cannot run on the student's features alone: it reads "
+                f'[{"; ".join(map(str, self.match.teacher_levels))}], and the student has only '
+                f'[{"; ".join(map(str, self.match.student_levels))}]'
+            )
+        return self._fill(estimates, (None,) * len(self.match.teacher_levels))
+
+
+def sum_losses(losses: dict[str, Any]) -> Tensor:
+    """Sums a loss dictionary as mmengine does: entries whose name contains ``loss``; lists are summed. In float32."""
+    terms: list[Tensor] = []
+    for name, value in losses.items():
+        if 'loss' in name:
+            terms.extend(v.float().mean() for v in (value if isinstance(value, (list, tuple)) else [value]))
+    return torch.stack(terms).sum()

@@ -1,0 +1,227 @@
+"""ERA: Expandable Residual Approximation."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmrkd.adapters import ModelAdapter
+from mmrkd.models.heads import TeacherHead
+from mmrkd.models.losses import feature_mse, kl_divergence, sigmoid_kl
+from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.models.necks import MultiBranchResidualNeck
+from mmrkd.registry import MODELS
+from mmrkd.structures import Features, StudentView, TeacherView
+
+CLASSIFICATION_DEFAULTS = dict(w_kd=2.0, w_feat=5.0, w_res=1.0, w_twi=1.0, twi_on='all', standardize=False)
+DETECTION_DEFAULTS = dict(w_kd=0.0, w_feat=0.3, w_res=0.3, w_twi=0.5, twi_on='ends', standardize=True)
+
+
+@MODELS.register_module()
+class ERA(DistillMethod):
+    r"""Expandable Residual Approximation (arXiv 2508.16050).
+
+    The gap between teacher and student features is approximated in N steps by
+    :class:`~mmrkd.models.necks.MultiBranchResidualNeck`, and the teacher's frozen head H_t
+    (:class:`~mmrkd.models.heads.TeacherHead`) judges the partial sums. With :math:`r_1 = f_t - h_0`,
+    :math:`r_{i+1} = r_i - D_i` and :math:`h_i = h_0 + D_1 + ... + D_i`:
+
+    .. math::
+        L_{student} &= w_{task} L_{task}(z_s) + w_{kd} KL_\tau(z_t \| z_s) + w_{feat} MSE(h_0, sg f_t)
+                       + w_{twi} L_{task}(H_t(h_0)) \\
+        L_{residual} &= \frac{1}{N} \sum_i s_i [ w_{res} MSE(D_i, sg\, r_i) + w_{twi} L_{task}(H_t(h_i)) ]
+
+    For a detector, features are the levels of the neck (MSE averaged over levels), :math:`L_{task}` is the detector's
+    whole loss, and the KL term acts on the dense classification logits. This mapping is ours: the authors' code has no
+    detection.
+
+    Gradient contract: the teacher and every :math:`r_i` are detached. :math:`f_s` and :math:`h_0` are not, so
+    :math:`L_{residual}` trains the student too, unless ``detach_student``. H_t is frozen and passes gradients on.
+
+    Defaults marked * depend on the features: pooled vectors take the authors' ImageNet recipe, maps take what worked
+    for detection (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS``.
+
+    Args:
+        num_branches: N. Defaults to 4.
+        num_blocks: B, blocks in a branch. Defaults to 2.
+        kernel_size: Kernel of the branches on maps; ignored for vectors. Defaults to 3.
+        wiring: What each branch reads, see the neck. Defaults to ``'parallel'``.
+        w_task: Weight of the student's own losses, and factor of the default of ``w_twi``. Defaults to 1.
+        w_kd: Weight of the KL term*. On detectors whose heads do not line up it is switched off, with a message.
+        tau: Temperature of the KL term. Defaults to 1.
+        w_feat: Weight of the feature term*.
+        w_res: Weight of the residual terms*.
+        w_twi: Weight of the TWI terms*. For vectors ``w_task``, as in the paper.
+        branch_weights: s_1 .. s_N > 0. Defaults to 1, 1/2, 1/4, ...
+        twi_on: Which partial sums the teacher's head judges*: ``'all'`` (h_0 .. h_N), ``'ends'`` (h_0 and h_N),
+            ``'last'`` (h_N) or ``'none'``.
+        twi_kd: Whether a TWI term is the mean of ``w_twi`` times the task loss and ``w_kd`` times KL(z_t || H_t(h_i)).
+            Defaults to False.
+        detach_student: Whether L_residual trains the branches alone. Defaults to False.
+        standardize: Whether features are compared in units of the teacher's per-channel standard deviation*.
+        alpha: Share of the teacher's head in the variant ``blend``, in (0, 1). Defaults to 0.5.
+        neck: More arguments of the neck (``act``, ``norm``, ``shared_blocks``, ...).
+
+    Raises:
+        ValueError: An argument is out of range, or student and teacher do not fit.
+    """
+
+    variants = ('integrated', 'blend')
+
+    def __init__(
+        self,
+        num_branches: int = 4,
+        num_blocks: int = 2,
+        kernel_size: int = 3,
+        wiring: str = 'parallel',
+        w_task: float = 1.0,
+        w_kd: Optional[float] = None,
+        tau: float = 1.0,
+        w_feat: Optional[float] = None,
+        w_res: Optional[float] = None,
+        w_twi: Optional[float] = None,
+        branch_weights: Optional[Sequence[float]] = None,
+        twi_on: Optional[str] = None,
+        twi_kd: bool = False,
+        detach_student: bool = False,
+        standardize: Optional[bool] = None,
+        alpha: float = 0.5,
+        neck: Optional[dict] = None,
+    ) -> None:
+        super().__init__()
+        self.branch_weights = list(branch_weights or [0.5**i for i in range(num_branches)])
+        if len(self.branch_weights) != num_branches or min(self.branch_weights) <= 0:
+            raise ValueError(f'branch_weights: expected {num_branches} numbers > 0, found {self.branch_weights}')
+        if twi_on not in (None, 'all', 'ends', 'last', 'none'):
+            raise ValueError(f"twi_on must be 'all', 'ends', 'last' or 'none', found {twi_on!r}")
+        if not 0 < alpha < 1:
+            raise ValueError(f'alpha must be in (0, 1), found {alpha}: 0 is the variant student, 1 is integrated')
+        self.task_weight = w_task
+        self.settings = dict(w_kd=w_kd, w_feat=w_feat, w_res=w_res, w_twi=w_twi, twi_on=twi_on, standardize=standardize)
+        self.tau, self.twi_kd, self.detach_student, self.alpha = tau, twi_kd, detach_student, alpha
+        self.neck_cfg = dict(
+            num_branches=num_branches, num_blocks=num_blocks, kernel_size=kernel_size, wiring=wiring, **(neck or {})
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether any term has a weight."""
+        twi = self.w_twi if self.judged_steps else 0
+        return any((self.w_kd, self.w_feat, self.w_res, twi))
+
+    def setup(self, pair: Pair) -> None:
+        """Builds P, MBRNet and the teacher's head for the matched levels."""
+        match = pair.match
+        self._choose_defaults(match.pooled)
+        self._check_heads(pair)
+        if match.pooled:
+            self.neck_cfg['kernel_size'] = None
+        self.neck_cfg.update(
+            in_channels=match.student_channels,
+            out_channels=match.teacher_channels,
+            num_levels=len(match.pairs),
+            standardize=self.standardize,
+        )
+        self.neck = MultiBranchResidualNeck(**self.neck_cfg)
+        self.teacher_head = TeacherHead(pair.teacher, match)
+        self.student_adapter = pair.student
+        self._freeze_unused()
+
+    def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
+        """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
+        losses: dict[str, Tensor] = {}
+        if self.w_kd:
+            losses['loss_kd'] = self.w_kd * self._kl(self.student_adapter.logits(student.outputs), teacher)
+        if not (self.w_feat or self.w_res or self.judged_steps):
+            return losses
+        targets = teacher.feats
+        if self.neck.standardizer is not None:
+            self.neck.standardizer.update(targets)
+            targets = self.neck.standardizer.normalize(targets)
+        initial, increments = self.neck.steps(student.feats, self.detach_student)
+        if self.w_feat:
+            losses['loss_feat'] = self.w_feat * feature_mse(initial, targets)
+        if self.w_res:
+            losses.update(self._residual_losses(initial, increments, targets))
+        for step in self.judged_steps:
+            estimate = self._partial_sum(initial, increments, step)
+            losses[f'loss_twi_{step}'] = self._step_weight(step) * self._judge(estimate, teacher, samples)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, variant: str, feats: Features, all_feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
+        """Predicts as ``integrated``, H_t(h_N), or ``blend``, (1 - alpha) z_s + alpha H_t(h_N)."""
+        if variant not in self.variants:
+            return super().predict(variant, feats, all_feats, inputs, samples)
+        estimates = self.neck(feats)
+        if variant == 'integrated':
+            return self.teacher_head.predict(estimates, inputs, samples)
+        if self.layout_gap is not None:
+            raise ValueError(f'blend needs heads that line up, but they differ: {self.layout_gap}')
+        outputs = self.student_adapter.head_outputs(all_feats)
+        return self.student_adapter.blend(outputs, self.teacher_head.outputs(estimates), self.alpha, samples)
+
+    def _residual_losses(self, initial: Features, increments: list[Features], targets: Features) -> dict[str, Tensor]:
+        losses = {}
+        residuals = [t.float() - h.detach().float() for t, h in zip(targets, initial)]
+        for step, increment in enumerate(increments, start=1):
+            losses[f'loss_res_{step}'] = self._step_weight(step) * self.w_res * feature_mse(increment, residuals)
+            residuals = [r - d.detach().float() for r, d in zip(residuals, increment)]
+        return losses
+
+    def _partial_sum(self, initial: Features, increments: list[Features], step: int) -> Features:
+        """Returns h_step on the teacher's scale; h_0 itself always trains the student."""
+        if self.detach_student and step > 0:
+            initial = tuple(h.detach() for h in initial)
+        return self.neck.to_teacher_scale([sum(parts, h) for h, *parts in zip(initial, *increments[:step])])
+
+    def _judge(self, estimate: Features, teacher: TeacherView, samples: Sequence) -> Tensor:
+        task, outputs = self.teacher_head.loss(estimate, teacher, samples)
+        if not self.twi_kd:
+            return self.w_twi * task
+        return (self.w_twi * task + self.w_kd * self._kl(self.teacher_adapter.logits(outputs), teacher)) / 2
+
+    def _kl(self, logits: list[Tensor], teacher: TeacherView) -> Tensor:
+        divergence = sigmoid_kl if self.teacher_adapter.sigmoid else kl_divergence
+        return divergence(torch.cat(logits), torch.cat(self.teacher_adapter.logits(teacher.outputs)), self.tau)
+
+    def _step_weight(self, step: int) -> float:
+        """s_i / N; the term on h_0 is not scaled."""
+        return 1.0 if step == 0 else self.branch_weights[step - 1] / len(self.branch_weights)
+
+    @property
+    def teacher_adapter(self) -> ModelAdapter:
+        """Adapter of the teacher."""
+        return self.teacher_head.teacher.adapter
+
+    @property
+    def judged_steps(self) -> tuple[int, ...]:
+        """Indices i of the partial sums h_i that the teacher's head judges."""
+        last = len(self.branch_weights)
+        steps = {'all': tuple(range(last + 1)), 'ends': (0, last), 'last': (last,), 'none': ()}
+        return steps[self.twi_on] if self.w_twi else ()
+
+    def _choose_defaults(self, pooled: bool) -> None:
+        defaults = dict(CLASSIFICATION_DEFAULTS if pooled else DETECTION_DEFAULTS)
+        defaults['w_twi'] *= self.task_weight
+        chosen = {name: defaults[name] if value is None else value for name, value in self.settings.items()}
+        for name, value in chosen.items():
+            setattr(self, name, value)
+
+    def _check_heads(self, pair: Pair) -> None:
+        if self.judged_steps or self.w_kd:
+            pair.require_same_classes('ERA with TWI or a KL term')
+        self.layout_gap = pair.layout_gap
+        if self.w_kd and self.layout_gap is not None:
+            print_log(f'ERA: the KL term is off, the two heads do not line up: {self.layout_gap}', 'current')
+            self.w_kd, self.twi_kd = 0.0, False
+
+    def _freeze_unused(self) -> None:
+        """Parameters that no term reaches would stop DDP, which waits for the gradient of each."""
+        steps = self.judged_steps
+        self.neck.requires_grad_(bool(self.w_res or any(step > 0 for step in steps)))
+        self.neck.projection.requires_grad_(
+            bool(self.w_feat or any(step == 0 or not self.detach_student for step in steps))
+        )

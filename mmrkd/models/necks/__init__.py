@@ -1,0 +1,6 @@
+"""Necks: modules on the student's features, usable in an ordinary mmdet or mmpretrain config."""
+
+from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
+from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
+
+__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck']

@@ -1,0 +1,247 @@
+"""MBRNet of ERA: the gap between student and teacher features, approximated in small steps."""
+
+import math
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
+from mmrkd.registry import MODELS
+from mmrkd.structures import Features
+
+WIRINGS = ('parallel', 'accumulate', 'cascade', 'mix')
+ACTIVATIONS = {'relu': 'ReLU', 'mish': 'Mish', 'prelu': 'PReLU', 'gelu': 'GELU', 'leaky_relu': 'LeakyReLU'}
+NORMS = ('BN', 'LN', 'GN', 'SyncBN')
+
+
+class ResidualBlock(BaseModule):
+    """``[Linear | Conv, norm, activation]`` of constant width, shared by all levels.
+
+    Args:
+        channels: Width C.
+        kernel_size: ``None`` for vectors ``(N, C)`` (Linear), an odd number for maps (convolution).
+        norm: One of ``NORMS``.
+        act: Key of ``ACTIVATIONS``, or ``None`` for no activation.
+        num_norms: 1, or the number of levels if each level has statistics of its own.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: Optional[int], norm: str, act: Optional[str], num_norms: int
+    ) -> None:
+        super().__init__()
+        self.layer = _layer(channels, channels, kernel_size)
+        self.norms = nn.ModuleList(_norm(norm, channels, kernel_size) for _ in range(num_norms))
+        self.act = nn.Identity() if act is None else build_activation_layer(dict(type=ACTIVATIONS[act]))
+
+    def forward(self, x: Tensor, level: int = 0) -> Tensor:
+        """Returns a tensor of the shape of ``x``."""
+        return self.act(self.norms[level if len(self.norms) > 1 else 0](self.layer(x)))
+
+
+@MODELS.register_module()
+class MultiBranchResidualNeck(BaseModule):
+    """Multi-branch residual network (MBRNet) of ERA, with the projection P (arXiv 2508.16050).
+
+    .. code:: text
+
+        f_s ──┬── P ──────────────────────────── h_0
+              ├── branch 1: B blocks ── close ── D_1     h_1 = h_0 + D_1
+              ├── branch 2: B blocks ── close ── D_2     h_2 = h_1 + D_2
+              └── ...                                    ...
+              └── branch N: B blocks ── close ── D_N     h_N = h_{N-1} + D_N
+
+    Each branch has B blocks of the student's width: ``[layer, norm, act]``, the last one without the activation. If the
+    widths differ a 1x1 layer closes the branch. ``wiring`` says what branch i reads, ``o_j`` being the output of branch
+    j before its closing layer:
+
+    - ``'parallel'``: ``f_s`` (the recipe that the authors released).
+    - ``'accumulate'``: ``f_s + o_1 + ... + o_{i-1}``.
+    - ``'cascade'``: ``o_{i-1}`` (``f_s`` for the first).
+    - ``'mix'``: ``alpha_i * f_s + sum_j beta_ij * o_j`` with learnt factors for each channel (alpha starts at 1, beta
+      at 0, so that it starts as ``'parallel'``).
+
+    As a neck, :meth:`forward` returns ``h_N``: put behind the student's neck and before the teacher's head it makes the
+    *integrated* model. :meth:`steps` gives the parts for training. Gradients flow through everything.
+
+    Ours, where the paper does not say: convolutions for feature maps are shared by all levels, GN is their default
+    norm, P keeps torch's own initialisation. Branch layers start from N(0, 0.01), their biases at 0.
+
+    Args:
+        in_channels: Width C_s of the student's levels; one number, or a list of equal numbers.
+        out_channels: Width C_t of the teacher's levels.
+        num_levels: Number of levels. Defaults to 1.
+        num_branches: N >= 1. Defaults to 4.
+        num_blocks: B >= 1, or one number for each branch. Defaults to 2.
+        kernel_size: ``None`` for vectors (linear layers), 1 or 3 for maps. Defaults to None.
+        wiring: See above. Defaults to ``'parallel'``.
+        act: relu | mish | prelu | gelu | leaky_relu. Defaults to ``'relu'``.
+        norm: BN | LN | GN | SyncBN; ``None`` takes BN (momentum 0.01) for vectors and GN for maps.
+        norm_per_level: Whether each level has its own norm layers. Defaults to False.
+        shared_blocks: The first so many blocks are the same modules in all branches. Defaults to 0.
+        shared_close: Whether all branches share one closing layer. Defaults to False.
+        standardize: Whether ``h`` and ``D`` live in units of the teacher's per-channel standard deviation, see
+            :class:`ChannelStandardizer`. Defaults to False.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: An argument is out of range; the message says which and what is allowed.
+
+    Examples:
+        >>> neck = MultiBranchResidualNeck(16, 64, num_levels=3, kernel_size=3)
+        >>> maps = [torch.rand(2, 16, s, s) for s in (40, 20, 10)]
+        >>> [h.shape for h in neck(maps)]
+        [torch.Size([2, 64, 40, 40]), torch.Size([2, 64, 20, 20]), torch.Size([2, 64, 10, 10])]
+    """
+
+    def __init__(
+        self,
+        in_channels: Union[int, Sequence[int]],
+        out_channels: Union[int, Sequence[int]],
+        num_levels: int = 1,
+        num_branches: int = 4,
+        num_blocks: Union[int, Sequence[int]] = 2,
+        kernel_size: Optional[int] = None,
+        wiring: str = 'parallel',
+        act: str = 'relu',
+        norm: Optional[str] = None,
+        norm_per_level: bool = False,
+        shared_blocks: int = 0,
+        shared_close: bool = False,
+        standardize: bool = False,
+        init_cfg: Optional[Union[dict, list[dict]]] = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        in_channels, out_channels = _one_width('in', in_channels), _one_width('out', out_channels)
+        depths = [num_blocks] * num_branches if isinstance(num_blocks, int) else list(num_blocks)
+        norm = norm or ('BN' if kernel_size is None else 'GN')
+        _check(num_branches, depths, kernel_size, wiring, act, norm, shared_blocks)
+        self.num_branches, self.wiring, self.num_levels = num_branches, wiring, num_levels
+        self.projection = _layer(in_channels, out_channels, None if kernel_size is None else 1)
+
+        def block(last: bool) -> ResidualBlock:
+            num_norms = num_levels if norm_per_level else 1
+            return ResidualBlock(in_channels, kernel_size, norm, None if last else act, num_norms)
+
+        common = [block(last=False) for _ in range(shared_blocks)]
+        self.branches = nn.ModuleList(
+            nn.ModuleList(common + [block(last=i == depth - 1) for i in range(shared_blocks, depth)])
+            for depth in depths
+        )
+        self.closes = nn.ModuleList()
+        if in_channels != out_channels:
+            for _ in range(1 if shared_close else num_branches):
+                self.closes.append(_layer(in_channels, out_channels, None if kernel_size is None else 1))
+        if wiring == 'mix':
+            self.alpha = nn.Parameter(torch.ones(num_branches, in_channels))
+            if num_branches > 1:  # a parameter that nothing uses would stop DDP
+                self.beta = nn.Parameter(torch.zeros(num_branches, num_branches, in_channels))
+        self.standardizer = ChannelStandardizer([out_channels] * num_levels) if standardize else None
+
+    def init_weights(self) -> None:
+        """Draws branch layers from N(0, 0.01) and zeroes their biases; P and norms keep torch's defaults."""
+        super().init_weights()
+        for module in [*self.branches.modules(), *self.closes.modules()]:
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def steps(self, feats: Sequence[Tensor], detach_branches: bool = False) -> tuple[Features, list[Features]]:
+        """Computes the parts of the approximation.
+
+        Args:
+            feats: The student's features of each level, ``(N, C_s)`` or ``(N, C_s, H_l, W_l)``.
+            detach_branches: Whether the branches read detached features. P always reads them with gradient.
+
+        Returns:
+            ``h_0`` and ``[D_1, ..., D_N]``, each a tuple over levels with C_t channels (in units of the teacher's
+            standard deviation if ``standardize``).
+        """
+        if len(feats) != self.num_levels:
+            raise ValueError(f'expected features of {self.num_levels} levels, found {len(feats)}')
+        initial = tuple(self.projection(f) for f in feats)
+        read = [f.detach() for f in feats] if detach_branches else feats
+        per_level = [self._branch_outputs(f, level) for level, f in enumerate(read)]
+        return initial, [tuple(level[i] for level in per_level) for i in range(self.num_branches)]
+
+    def forward(self, feats: Sequence[Tensor]) -> Features:
+        """Returns ``h_N`` of each level, on the scale of the teacher's features."""
+        initial, increments = self.steps(feats)
+        final = tuple(sum(parts, h) for h, *parts in zip(initial, *increments))
+        return self.to_teacher_scale(final)
+
+    def to_teacher_scale(self, feats: Sequence[Tensor]) -> Features:
+        """Undoes the standardisation, if there is one."""
+        return tuple(feats) if self.standardizer is None else self.standardizer.denormalize(feats)
+
+    def _branch_outputs(self, feat: Tensor, level: int) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        for index, blocks in enumerate(self.branches):
+            x = self._branch_input(feat, outputs, index)
+            for block in blocks:
+                x = block(x, level)
+            outputs.append(x)
+        if not self.closes:
+            return outputs
+        return [self.closes[i if len(self.closes) > 1 else 0](x) for i, x in enumerate(outputs)]
+
+    def _branch_input(self, feat: Tensor, outputs: list[Tensor], index: int) -> Tensor:
+        if self.wiring == 'parallel' or (index == 0 and self.wiring != 'mix'):
+            return feat
+        if self.wiring == 'cascade':
+            return outputs[-1]
+        if self.wiring == 'accumulate':
+            return sum(outputs, feat)
+        shape = (1, -1) + (1,) * (feat.dim() - 2)
+        mixed = [self.beta[index, j].view(shape) * x for j, x in enumerate(outputs)]
+        return sum(mixed, self.alpha[index].view(shape) * feat)
+
+
+def _layer(in_channels: int, out_channels: int, kernel_size: Optional[int]) -> nn.Module:
+    if kernel_size is None:
+        return nn.Linear(in_channels, out_channels)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+
+class _ChannelsFirstLayerNorm(nn.GroupNorm):
+    """LayerNorm of a map: over channels and positions, with an affine factor for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+
+def _norm(norm: str, channels: int, kernel_size: Optional[int]) -> nn.Module:
+    if norm == 'GN':
+        # Groups of 8 channels or more: with one channel a group it would be InstanceNorm and lose the magnitudes.
+        return nn.GroupNorm(math.gcd(math.gcd(32, max(1, channels // 8)), channels), channels)
+    if norm == 'LN':
+        return nn.LayerNorm(channels) if kernel_size is None else _ChannelsFirstLayerNorm(channels)
+    kind: dict[str, str] = {'BN': 'BN1d' if kernel_size is None else 'BN2d', 'SyncBN': 'SyncBN'}
+    return build_norm_layer(dict(type=kind[norm], momentum=0.01), channels)[1]
+
+
+def _one_width(side: str, channels: Union[int, Sequence[int]]) -> int:
+    widths = {channels} if isinstance(channels, int) else set(channels)
+    if len(widths) != 1:
+        raise ValueError(
+            f'{side}_channels: the weights are shared by all levels, so every level needs the same width, but found '
+            f'{list(channels)}. Tap the neck (FPN) instead of the backbone.'
+        )
+    return widths.pop()
+
+
+def _check(
+    num_branches: int, depths: list[int], kernel_size: Optional[int], wiring: str, act: str, norm: str, shared: int
+) -> None:
+    if num_branches < 1 or len(depths) != num_branches or min(depths) < 1:
+        raise ValueError(f'expected N >= 1 branches of >= 1 blocks each, found N = {num_branches} with blocks {depths}')
+    if kernel_size is not None and kernel_size % 2 != 1:
+        raise ValueError(f'kernel_size must be None (vectors) or an odd number (maps), found {kernel_size}')
+    if not 0 <= shared < min(depths):
+        raise ValueError(f'shared_blocks must be in [0, {min(depths) - 1}], so that branches differ; found {shared}')
+    for name, value, allowed in (('wiring', wiring, WIRINGS), ('act', act, ACTIVATIONS), ('norm', norm, NORMS)):
+        if value not in allowed:
+            raise ValueError(f'{name} must be one of {tuple(allowed)}, found {value!r}')

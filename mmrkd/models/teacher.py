@@ -1,0 +1,109 @@
+"""The teacher: loaded strictly, frozen for good, and nobody's submodule."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from torch import Tensor, nn
+
+from mmrkd.adapters import build_adapter
+from mmrkd.checkpoint import load_checkpoint_file, load_strictly
+from mmrkd.models.input_converter import InputConverter
+from mmrkd.registry import MODELS
+
+
+def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
+    """Returns the model part of a config, with the registry scope that its types belong to.
+
+    Args:
+        cfg: ``'mmdet::...'`` or ``'mmpretrain::...'``, the path of a config file, a whole config, or its model part.
+
+    Raises:
+        ValueError: There is no model in it.
+    """
+    if isinstance(cfg, str):
+        cfg = get_config(cfg) if '::' in cfg else Config.fromfile(cfg)
+    scope = cfg.get('default_scope')
+    model = cfg.get('model', cfg)
+    if 'type' not in model:
+        raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')
+    model = ConfigDict(model)
+    if scope is not None:
+        model.setdefault('_scope_', scope)
+    return model
+
+
+class FrozenTeacher:
+    """A trained model that is asked for features, outputs and losses and never changes.
+
+    It is a plain object and not an ``nn.Module``, so that a distiller can hold it without owning it: no key in the
+    distiller's ``state_dict``, no parameter for an optimiser, EMA or DDP to see, and ``distiller.train()`` cannot
+    switch it out of evaluation mode (BatchNorm, dropout and DropPath alike).
+
+    Gradient contract: no parameter requires a gradient. Gradients do flow *through* its head into features that are
+    given to :class:`mmrkd.models.heads.TeacherHead`.
+
+    Args:
+        cfg: Config of the teacher, see :func:`load_model_config`.
+        ckpt: Checkpoint file or address. Loaded strictly.
+        allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
+
+    Raises:
+        ValueError: No checkpoint is given, or it does not fit the config (keys and shapes are listed).
+        FileNotFoundError: The checkpoint is not there.
+    """
+
+    def __init__(self, cfg: Union[str, dict], ckpt: Optional[str] = None, allow_pickle: bool = False) -> None:
+        if ckpt is None:
+            raise ValueError(
+                'the teacher has no checkpoint: an untrained teacher only teaches noise. '
+                "Give one: teacher=dict(cfg=..., ckpt='teacher.pth')"
+            )
+        self.ckpt = ckpt
+        self.model: nn.Module = MODELS.build(load_model_config(cfg))
+        checkpoint = load_checkpoint_file(ckpt, allow_pickle)
+        load_strictly(self.model, checkpoint['state_dict'], f'teacher checkpoint {ckpt!r}')
+        self.classes: Optional[Sequence[str]] = _classes(checkpoint.get('meta') or {})
+        self.model.requires_grad_(False)
+        self.model.eval()
+        self.adapter = build_adapter(self.model)
+        self.convert: Optional[InputConverter] = None
+
+    def follow(self, student: nn.Module) -> None:
+        """Learns how to make this teacher's input out of the student's (normalisation, channel order, padding)."""
+        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor)
+
+    @torch.no_grad()
+    def extract(self, inputs: Tensor) -> Any:
+        """Returns detached features of the teacher for its own input ``(N, 3, H, W)``."""
+        return self.adapter.extract(inputs)
+
+    @torch.no_grad()
+    def outputs(self, feats: Any) -> Any:
+        """Returns detached outputs of the teacher's head."""
+        return self.adapter.head_outputs(feats)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over every weight and buffer: equal before and after any training."""
+        digest = hashlib.sha256()
+        for name, value in sorted(_state(self.model).items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
+        # EMA copies the distiller; one teacher is enough for all copies.
+        return self
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _classes(meta: dict) -> Optional[Sequence[str]]:
+    dataset_meta = meta.get('dataset_meta') or {}
+    classes = dataset_meta.get('classes', dataset_meta.get('CLASSES', meta.get('CLASSES')))
+    return None if classes is None else tuple(classes)

@@ -1,0 +1,192 @@
+"""Tiny models and generated batches for tests: no download, a fraction of a second each."""
+
+import os.path as osp
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmrkd.registry import MODELS
+
+NUM_CLASSES = 4
+
+
+def tiny_retinanet(width: int = 8, neck_width: int = 16, strides: Sequence[int] = (8, 16, 32), **head: Any) -> dict:
+    """RetinaNet on a ResNet-18 of ``width`` channels, with an FPN of ``neck_width`` channels.
+
+    Args:
+        width: Channels of the stem and the first stage.
+        neck_width: Channels of the FPN and the head.
+        strides: Levels of the FPN, consecutive powers of two from 4 or 8 upwards.
+        **head: Overrides of the head's config.
+    """
+    return dict(
+        type='RetinaNet',
+        _scope_='mmdet',
+        data_preprocessor=_det_preprocessor(),
+        backbone=_det_backbone(width),
+        neck=_fpn(width, neck_width, strides),
+        bbox_head=dict(
+            type='RetinaHead',
+            num_classes=NUM_CLASSES,
+            in_channels=neck_width,
+            stacked_convs=1,
+            feat_channels=neck_width,
+            anchor_generator=dict(
+                type='AnchorGenerator',
+                octave_base_scale=4,
+                scales_per_octave=1,
+                ratios=[0.5, 1.0, 2.0],
+                strides=list(strides),
+            ),
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+            **head,
+        ),
+        train_cfg=dict(
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
+        test_cfg=dict(
+            nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20
+        ),
+    )
+
+
+def tiny_faster_rcnn(width: int = 8, neck_width: int = 16, num_classes: int = NUM_CLASSES) -> dict:
+    """Faster R-CNN with five FPN levels (strides 4 to 64)."""
+    from mmengine.hub import get_config
+
+    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model.to_dict()
+    cfg.update(
+        _scope_='mmdet',
+        data_preprocessor=_det_preprocessor(),
+        backbone=_det_backbone(width),
+        neck=dict(type='FPN', in_channels=[width * 2**i for i in range(4)], out_channels=neck_width, num_outs=5),
+    )
+    cfg['rpn_head'].update(in_channels=neck_width, feat_channels=neck_width)
+    cfg['roi_head']['bbox_roi_extractor']['out_channels'] = neck_width
+    cfg['roi_head']['bbox_head'].update(in_channels=neck_width, fc_out_channels=32, num_classes=num_classes)
+    cfg['train_cfg']['rpn_proposal'].update(nms_pre=50, max_per_img=50)
+    cfg['train_cfg']['rcnn']['sampler']['num'] = 32
+    cfg['test_cfg']['rpn'].update(nms_pre=50, max_per_img=50)
+    cfg['test_cfg']['rcnn'].update(score_thr=0.0, max_per_img=20)
+    return cfg
+
+
+def tiny_classifier(width: int = 8, num_classes: int = NUM_CLASSES) -> dict:
+    """ResNet-18 for 32 x 32 images; its pooled feature has ``8 * width`` channels."""
+    return dict(
+        type='ImageClassifier',
+        _scope_='mmpretrain',
+        data_preprocessor=dict(
+            type='ClsDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True, num_classes=num_classes
+        ),
+        backbone=dict(
+            type='ResNet_CIFAR', depth=18, base_channels=width, stem_channels=width, num_stages=4, out_indices=(3,)
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=num_classes,
+            in_channels=8 * width,
+            loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        ),
+    )
+
+
+def detection_batch(num_images: int = 2, size: int = 96, num_classes: int = NUM_CLASSES, seed: int = 0) -> dict:
+    """Random images with two boxes each, in the form that a dataloader gives to a data preprocessor."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(seed)
+    images, samples = [], []
+    for index in range(num_images):
+        images.append(torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8))
+        corner = torch.rand(2, 2, generator=generator) * size * 0.4
+        extent = (0.2 + 0.3 * torch.rand(2, 2, generator=generator)) * size
+        labels = torch.randint(0, num_classes, (2,), generator=generator)
+        sample = DetDataSample(gt_instances=InstanceData(bboxes=torch.cat([corner, corner + extent], 1), labels=labels))
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        shape = dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0), img_id=index)
+        sample.set_metainfo(shape)
+        samples.append(sample)
+    return dict(inputs=images, data_samples=samples)
+
+
+def classification_batch(num_images: int = 4, size: int = 32, num_classes: int = NUM_CLASSES, seed: int = 0) -> dict:
+    """Random images with labels, in the form that a dataloader gives to a data preprocessor."""
+    from mmpretrain.structures import DataSample
+
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (num_images, 3, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, num_classes, (num_images,), generator=generator).tolist()
+    return dict(inputs=images, data_samples=[DataSample().set_gt_label(label) for label in labels])
+
+
+def save_random_teacher(cfg: dict, folder: str, seed: int = 0) -> dict:
+    """Builds and initialises a model, saves its weights, and returns the ``teacher=`` argument of a distiller."""
+    model = build_model(cfg, seed)
+    path = osp.join(str(folder), f'teacher_{seed}.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    return dict(cfg=cfg, ckpt=path)
+
+
+def build_model(cfg: dict, seed: int = 0) -> nn.Module:
+    """Builds any model config with weights drawn from ``seed``."""
+    init_default_scope(cfg.get('_scope_', 'mmrkd'))
+    torch.manual_seed(seed)
+    model = MODELS.build(ConfigDict(deepcopy(cfg)))
+    model.init_weights()
+    return model
+
+
+def build_distiller(student: dict, teacher: dict, methods: Sequence[dict], seed: int = 0, **kwargs: Any) -> nn.Module:
+    """Builds and initialises a distiller."""
+    cfg = dict(type='mmrkd.Distiller', student=student, teacher=teacher, methods=list(methods), **kwargs)
+    return build_model(cfg, seed)
+
+
+def model_inputs(model: nn.Module, batch: dict, training: bool = True) -> tuple[torch.Tensor, list]:
+    """Runs the model's data preprocessor on a copy of a batch and returns inputs and data samples."""
+    data = model.data_preprocessor(deepcopy(batch), training)
+    return data['inputs'], data['data_samples']
+
+
+def _det_preprocessor() -> dict:
+    return dict(type='DetDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, pad_size_divisor=32)
+
+
+def _det_backbone(width: int) -> dict:
+    return dict(
+        type='ResNet',
+        depth=18,
+        base_channels=width,
+        stem_channels=width,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        style='pytorch',
+    )
+
+
+def _fpn(width: int, neck_width: int, strides: Sequence[int]) -> dict:
+    start = {4: 0, 8: 1}[strides[0]]
+    return dict(
+        type='FPN',
+        in_channels=[width * 2**i for i in range(4)],
+        out_channels=neck_width,
+        start_level=start,
+        add_extra_convs='on_input',
+        num_outs=len(strides),
+    )

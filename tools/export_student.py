@@ -1,0 +1,33 @@
+"""Writes what a distillation made as plain files.
+
+python tools/export_student.py CONFIG CHECKPOINT --out DIR [--form student|integrated]
+"""
+
+import argparse
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from mmrkd.engine.launch import read_config, report_errors  # noqa: E402
+from mmrkd.export import export  # noqa: E402
+
+
+@report_errors
+def main() -> None:
+    """Exports and says what was written."""
+    parser = argparse.ArgumentParser(description='Export a distilled student as plain files')
+    parser.add_argument('config', help='distillation config')
+    parser.add_argument('checkpoint', help='checkpoint of its training')
+    parser.add_argument('--out', default='exported', help='folder to write to')
+    parser.add_argument('--form', choices=['student', 'integrated'], default='student')
+    parser.add_argument(
+        '--allow-pickle', action='store_true', help='load a checkpoint that may run code: if you trust it'
+    )
+    args = parser.parse_args()
+    config, checkpoint = export(read_config(args.config), args.checkpoint, args.out, args.form, args.allow_pickle)
+    print(f'{args.form}: {config} {checkpoint}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,40 @@
+"""Trains a distillation config, or any plain mmdet / mmpretrain config.
+
+python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [CKPT]] [--auto-scale-lr]
+                             [--cfg-options KEY=VALUE ...] [--launcher pytorch]
+"""
+
+import argparse
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line: the arguments that mmdet users know."""
+    parser = argparse.ArgumentParser(description='Train a student with a teacher')
+    add_common_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', help='resume from a checkpoint; without a value, from the latest one'
+    )
+    return parser.parse_args()
+
+
+@report_errors
+def main() -> None:
+    """Builds the runner and trains."""
+    args = parse_args()
+    cfg = load_config(args)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
