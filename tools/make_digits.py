@@ -1,22 +1,20 @@
-"""Write the digit scenes, a small COCO-format detection set made of scikit-learn's handwritten digits.
+"""Writes the digit scenes, a small COCO-format detection set made of scikit-learn's handwritten digits.
 
 python tools/make_digits.py --root data/digits
 """
 
 import argparse
-import importlib.util
+import os.path as osp
 import sys
-from pathlib import Path
 
-if importlib.util.find_spec('mmrkd') is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmrkd.datasets import make_digit_scenes  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description='Write a detection set made of handwritten digits')
     parser.add_argument('--root', default='data/digits', help='folder to write to (default: %(default)s)')
     parser.add_argument('--num-train', type=int, default=800, help='training scenes (default: %(default)s)')
     parser.add_argument('--num-val', type=int, default=150, help='validation scenes (default: %(default)s)')
@@ -34,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the set, or say that it is there."""
+    """Writes the set, or says that it is there."""
     args = parse_args()
     try:
         written = make_digit_scenes(**vars(args))

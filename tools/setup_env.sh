@@ -20,9 +20,10 @@ die() {
 
 use_existing() {
   local found
-  command -v "$1" >/dev/null || die "MMRKD_PYTHON=$1 is no interpreter: set it to the python of an environment, or unset it."
+  command -v "$1" >/dev/null ||
+    die "MMRKD_PYTHON=$1 is no interpreter: set it to the python of an environment, or unset it."
   found=$("$1" -c "import sys; $IMPORTS; print(sys.executable)" | tail -n 1) ||
-    die "MMRKD_PYTHON=$1 fails at '$IMPORTS' (above): install the stack there, or unset MMRKD_PYTHON to have one set up."
+    die "MMRKD_PYTHON=$1 fails at '$IMPORTS' (above): install the stack there, or unset it to have one set up."
   echo "$found" >&3
 }
 
@@ -65,11 +66,9 @@ start_afresh() {
 }
 
 install_mmcv() {
-  local pin
+  local pin only_wheels=(--no-input --no-deps --only-binary :all:)
   pin=$(grep '^onedl-mmcv==' "$REQ/stack.txt")
-  if "$VENV/bin/python" -m pip install --quiet --no-input --no-deps --only-binary :all: "${LINKS[@]}" "$pin" 2>/dev/null; then
-    return
-  fi
+  if "$VENV/bin/python" -m pip install --quiet "${only_wheels[@]}" "${LINKS[@]}" "$pin" 2>/dev/null; then return; fi
   say "no prebuilt wheel of mmcv fits: it is compiled against the installed torch, about 7 to 10 minutes on two cores."
   command -v nvidia-smi >/dev/null || export FORCE_CUDA="${FORCE_CUDA:-0}"
   export MAX_JOBS="${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)}"
@@ -78,10 +77,11 @@ install_mmcv() {
 }
 
 verify() {
-  local py=$VENV/bin/python
+  local py=$VENV/bin/python headless
+  headless=$(grep '^opencv-python-headless==' "$REQ/stack.txt")
   if ! "$py" -c 'import cv2' 2>/dev/null; then
     # opencv-python and opencv-python-headless fill the same folder and the last one wins; only the first needs libGL.
-    pip_install 'opencv without libGL' --force-reinstall --no-deps "$(grep '^opencv-python-headless==' "$REQ/stack.txt")"
+    pip_install 'opencv without libGL' --force-reinstall --no-deps "$headless"
   fi
   "$py" -m pip check --quiet || die 'the installed packages do not fit each other (above).'
   "$py" -c 'import mmcv.ops' ||

@@ -6,10 +6,10 @@ model = dict(
     type='mmrkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        cfg='configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
-        ckpt='work_dirs/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
+        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.ERA', w_kd=1.0)],
+    methods=[dict(type='mmrkd.ERA', w_kd=1.0, w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

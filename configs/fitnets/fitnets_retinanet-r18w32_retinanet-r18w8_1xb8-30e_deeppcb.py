@@ -6,8 +6,8 @@ model = dict(
     type='mmrkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        cfg='configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
-        ckpt='work_dirs/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
+        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
     methods=[dict(type='mmrkd.FitNets', w_feat=0.3)],
 )

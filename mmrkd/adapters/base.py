@@ -98,7 +98,8 @@ class ModelAdapter(ABC):
         Returns:
             The loss dictionary and the outputs of :attr:`head` seen on the way (``None`` if it was not called).
         """
-        with reuse_features(self.model, feats), tap_outputs(head=self.head) as outputs:
+        taps = {} if self.head is None else {'head': self.head}  # Fast R-CNN has neither bbox_head nor rpn_head
+        with reuse_features(self.model, feats), tap_outputs(**taps) as outputs:
             losses = self.model.loss(inputs, samples)
         return losses, outputs.get('head')
 
@@ -107,17 +108,24 @@ class ModelAdapter(ABC):
         with reuse_features(self.model, feats):
             return self.model.predict(inputs, samples)
 
-    @torch.no_grad()
-    def dry_run(self, size: int = 128) -> Any:
-        """Returns features of one blank image, computed in evaluation mode; the model's mode is restored."""
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts the model into evaluation mode without gradients, and each module back into the mode it had."""
         training = [module for module in self.model.modules() if module.training]
-        parameter = next(self.model.parameters())
         self.model.eval()
         try:
-            return self.extract(parameter.new_zeros(1, 3, size, size))
+            with torch.no_grad():
+                yield
         finally:
             for module in training:
                 module.training = True
+
+    def dry_run(self, size: int = 128) -> tuple[Any, dict[str, Any]]:
+        """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer."""
+        parameter = next(self.model.parameters())
+        with self.evaluating():
+            feats = self.extract(parameter.new_zeros(1, 3, size, size))
+            return feats, self.layout(feats)
 
     def levels(self, feats: Any, size: int = 128) -> tuple[Level, ...]:
         """Describes the distillable features of a dry run with images of ``size`` pixels."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
-import torch
 from torch import Tensor, nn
 
 from mmrkd.adapters.base import ModelAdapter
@@ -16,7 +15,7 @@ class DetectionAdapter(ModelAdapter):
 
     def features(self, feats: Any) -> Features:
         """Returns the levels ``(N, C, H_l, W_l)``, finest first."""
-        return tuple(f for f in feats if torch.is_tensor(f) and f.dim() == 4)
+        return tuple(feats)
 
     def replace(self, feats: Any, features: dict[int, Tensor]) -> Any:
         """Returns the levels with some of them replaced."""
@@ -49,7 +48,6 @@ class DetectionAdapter(ModelAdapter):
         head = head[-1] if isinstance(head, nn.ModuleList) else head
         return getattr(head, 'num_classes', None)
 
-    @torch.no_grad()
     def layout(self, feats: Any) -> dict[str, Any]:
         """Shapes of all dense outputs on a dry run, kind of scores, priors and box coder.
 
@@ -64,7 +62,7 @@ class DetectionAdapter(ModelAdapter):
             'outputs': [[tuple(level.shape) for level in part] for part in outputs if isinstance(part, (list, tuple))],
             'classes': head.cls_out_channels,
             'sigmoid': self.sigmoid,
-            'priors': str(head.prior_generator),
+            'priors': _describe_priors(head.prior_generator),
             'box coder': (type(coder).__name__, getattr(coder, 'means', None), getattr(coder, 'stds', None)),
         }
 
@@ -99,3 +97,8 @@ class DetectionAdapter(ModelAdapter):
             yield
         finally:
             roi_head.mask_head = mask_head
+
+
+def _describe_priors(generator: Any) -> tuple:
+    anchors = [base.tolist() for base in getattr(generator, 'base_anchors', ())]
+    return type(generator).__name__, list(generator.strides), getattr(generator, 'offset', None), anchors

@@ -36,7 +36,7 @@ def make_digit_scenes(
     clutter: float = 1.0,
     seed: int = 0,
 ) -> bool:
-    """Write a COCO-format detection set whose objects are handwritten digits.
+    """Writes a COCO-format detection set whose objects are handwritten digits.
 
     Layout: ``images/{train,val,test}/NNNNNN.png``, ``annotations/{train,val,test}.json`` and ``meta.json``, which is
     completed last and holds the arguments. If it is there and says the same, nothing is done; if it differs or the
@@ -66,10 +66,9 @@ def make_digit_scenes(
         ValueError: An argument makes no sense.
     """
     root = Path(root)
-    counts = dict(zip(SPLITS, (num_train, num_val, num_test)))
     meta = dict(
         generator=GENERATOR,
-        counts=counts,
+        counts=dict(zip(SPLITS, (num_train, num_val, num_test))),
         image_size=list(image_size),
         digit_size=list(digit_size),
         digits_per_scene=list(digits_per_scene),
@@ -80,19 +79,20 @@ def make_digit_scenes(
     if _read_marker(root) == dict(meta, complete=True):
         return False
     scans = split_scans(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARKER).write_text(json.dumps(dict(meta, complete=False)))  # first: a run cut short is known as ours
     _clear(root)
-    (root / MARKER).write_text(json.dumps(dict(meta, complete=False)))
     for index, split in enumerate(SPLITS):
         rng = np.random.default_rng([seed, index])
         deck: list[int] = []
-        scenes = (_draw_scene(rng, scans[split], deck, meta) for _ in range(counts[split]))
+        scenes = (_draw_scene(rng, scans[split], deck, meta) for _ in range(meta['counts'][split]))
         _write_split(root, split, scenes, image_size)
     (root / MARKER).write_text(json.dumps(dict(meta, complete=True), indent=2) + '\n')
     return True
 
 
 def split_scans(seed: int = 0) -> dict[str, ScansByClass]:
-    """Divide the scans among the splits so that none is in two of them.
+    """Divides the scans among the splits so that none is in two of them.
 
     Args:
         seed: Seed of the division.
@@ -119,7 +119,7 @@ def split_scans(seed: int = 0) -> dict[str, ScansByClass]:
 
 
 def _check_arguments(meta: dict) -> None:
-    """Refuse arguments that cannot give a usable set."""
+    """Refuses arguments that cannot give a usable set."""
     (fewest, most), (smallest, largest) = meta['digits_per_scene'], meta['digit_size']
     if min(meta['counts'].values()) < 1:
         raise ValueError(f'Every split needs at least one scene; got {meta["counts"]}')
@@ -135,7 +135,7 @@ def _check_arguments(meta: dict) -> None:
 
 
 def _read_marker(root: Path) -> Optional[dict]:
-    """Return what the marker says, None for an empty or missing folder; refuse a folder that is somebody else's."""
+    """Returns what the marker says, None for an empty or missing folder; refuses a folder that is somebody else's."""
     if not root.exists() or root.is_dir() and not any(root.iterdir()):
         return None
     try:
@@ -151,7 +151,7 @@ def _read_marker(root: Path) -> Optional[dict]:
 
 
 def _clear(root: Path) -> None:
-    """Delete what an earlier run wrote, file by file, and make the folders."""
+    """Deletes what an earlier run wrote, file by file, and makes the folders."""
     for split in SPLITS:
         (root / 'images' / split).mkdir(parents=True, exist_ok=True)
         for path in (root / 'images' / split).glob('[0-9]' * 6 + '.png'):
@@ -161,32 +161,25 @@ def _clear(root: Path) -> None:
 
 
 def _write_split(root: Path, split: str, scenes: Iterator, image_size: tuple[int, int]) -> None:
-    """Write the images and the annotation file of one split."""
+    """Writes the images and the annotation file of one split."""
     images, annotations = [], []
     for image_id, (image, labels, boxes) in enumerate(scenes, start=1):
         name = f'{image_id:06d}.png'
         path = root / 'images' / split / name
         if not cv2.imwrite(str(path), image):
-            raise OSError(f'{path} could not be written: is the disk full or the folder read-only?')
+            raise OSError(f'{path} could not be written; see that the disk has room and the folder is writable')
         images.append(dict(id=image_id, file_name=name, width=image_size[0], height=image_size[1]))
         for label, box in zip(labels, boxes):
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=label + 1,
-                    bbox=box,
-                    area=box[2] * box[3],
-                    iscrowd=0,
-                )
-            )
+            area = box[2] * box[3]
+            annotation = dict(image_id=image_id, category_id=label + 1, bbox=box, area=area, iscrowd=0)
+            annotations.append(dict(annotation, id=len(annotations) + 1))
     categories = [dict(id=index + 1, name=name) for index, name in enumerate(DIGIT_CLASSES)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
 def _draw_scene(rng: np.random.Generator, scans: ScansByClass, deck: list[int], meta: dict) -> Scene:
-    """Draw one scene.
+    """Draws one scene.
 
     Args:
         rng: Source of everything random.
@@ -214,7 +207,7 @@ def _draw_scene(rng: np.random.Generator, scans: ScansByClass, deck: list[int], 
 
 
 def _draw_background(rng: np.random.Generator, width: int, height: int, clutter: float) -> np.ndarray:
-    """Draw paper with a gradient, a texture, and lines, arcs and blobs on it, (H, W, 3), float32 in [0, 255]."""
+    """Draws paper with a gradient, a texture, and lines, arcs and blobs on it, (H, W, 3), float32 in [0, 255]."""
     if clutter == 0:
         return np.full((height, width, 3), 255, np.float32)
     corners = rng.uniform(70, 185) + clutter * rng.uniform(-40, 40, (2, 2, 3))
@@ -233,7 +226,7 @@ def _draw_background(rng: np.random.Generator, width: int, height: int, clutter:
 
 
 def _contrasting_ink(rng: np.random.Generator, paper: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Choose a colour that is ``low`` to ``high`` grey levels away from ``paper`` (3,), float32 in [0, 255].
+    """Chooses a colour that is ``low`` to ``high`` grey levels away from ``paper`` (3,), float32 in [0, 255].
 
     It goes the way that has the room: lighter on dark paper, darker on light paper, either way in between.
     """
@@ -246,7 +239,7 @@ def _contrasting_ink(rng: np.random.Generator, paper: np.ndarray, low: float, hi
 def _write_digit(
     rng: np.random.Generator, image: np.ndarray, owner: np.ndarray, index: int, scan: np.ndarray, meta: dict
 ) -> bool:
-    """Write a digit where it neither leaves the image nor hides another one too much.
+    """Writes a digit where it neither leaves the image nor hides another one too much.
 
     Args:
         rng: Source of everything random.
@@ -266,8 +259,7 @@ def _write_digit(
         hidden = np.bincount(owner[ink & (owner >= 0)], minlength=index)
         if (hidden > MAX_HIDDEN * inked).any():
             continue
-        plain = meta['clutter'] == 0
-        colour = 0 if plain else _contrasting_ink(rng, image[ink].mean(axis=0), *DIGIT_CONTRAST)
+        colour = 0 if meta['clutter'] == 0 else _contrasting_ink(rng, image[ink].mean(axis=0), *DIGIT_CONTRAST)
         image += coverage[..., None] * (colour - image)
         owner[ink] = index
         return True
@@ -275,7 +267,7 @@ def _write_digit(
 
 
 def _deform(rng: np.random.Generator, scan: np.ndarray, shape: tuple[int, int], sizes: tuple[int, int]) -> np.ndarray:
-    """Enlarge, slant and turn a scan and put it somewhere in the image; at most a tenth of its height is cut off.
+    """Enlarges, slants and turns a scan and puts it somewhere in the image; at most a tenth of its height is cut off.
 
     Returns:
         Share of each pixel that is ink, (H, W), float32 in [0, 1].
@@ -293,7 +285,7 @@ def _deform(rng: np.random.Generator, scan: np.ndarray, shape: tuple[int, int], 
 
 
 def tight_box(mask: np.ndarray) -> list[int]:
-    """Return the smallest box around the true pixels of a mask (H, W) as [x, y, width, height]."""
+    """Returns the smallest box around the true pixels of a mask (H, W) as [x, y, width, height]."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]

@@ -38,7 +38,7 @@ def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
     data = model.data_preprocessor(deepcopy(one), False)
     with torch.no_grad():
         forward = model.forward
-        model.forward = partial(forward, data_samples=data['data_samples'], mode='predict')
+        model.forward = partial(forward, data_samples=data['data_samples'], mode='tensor')
         try:
             info = get_model_complexity_info(model, inputs=data['inputs'], show_table=False, show_arch=False)
         finally:

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain fetches what is not there
 HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
+SELF_FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain downloads these when they are not there
 
 
 def is_distillation(cfg: Config) -> bool:
     """Whether the model of a config is a :class:`mmrkd.models.Distiller`."""
-    return cfg.model.get('type') in ('mmrkd.Distiller', 'Distiller')
+    kind = cfg.model.get('type')  # pure-python configs name the class itself
+    return getattr(kind, '__name__', kind) in ('mmrkd.Distiller', 'Distiller')
 
 
 def prepare_config(cfg: Config) -> Config:
@@ -51,6 +54,10 @@ def check_data(cfg: Config) -> None:
 def _data_paths(cfg: Config) -> Iterator[tuple[str, str]]:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for dataset in _datasets((cfg.get(name) or {}).get('dataset') or {}):
+            if dataset.get('type') in SELF_FETCHED:
+                continue
+            if str(dataset.get('type')).split('.')[-1] in DOWNLOADED and dataset.get('download', True):
+                continue
             root = dataset.get('data_root') or ''
             if dataset.get('ann_file'):
                 yield name, osp.join(root, dataset['ann_file'])

@@ -51,6 +51,8 @@ class Distiller(BaseModel):
         methods: Configs of :class:`DistillMethod`.
         variant: What ``mode='predict'`` predicts as: ``student``, ``teacher`` or a variant of a method
             (``integrated``, ``blend``). Defaults to ``'student'``.
+        data_preprocessor: The student's, where its config has none of its own. A runner hands over the one that
+            mmpretrain's configs keep beside the model.
 
     Raises:
         ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
@@ -62,8 +64,12 @@ class Distiller(BaseModel):
         teacher: Union[dict, FrozenTeacher],
         methods: Sequence[Union[dict, DistillMethod]] = (),
         variant: str = 'student',
+        data_preprocessor: Optional[dict] = None,
     ) -> None:
-        student = MODELS.build(load_model_config(student))
+        student = load_model_config(student)
+        if data_preprocessor is not None:
+            student.setdefault('data_preprocessor', data_preprocessor)
+        student = MODELS.build(student)
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student
         self.adapter: ModelAdapter = build_adapter(student)
@@ -79,9 +85,9 @@ class Distiller(BaseModel):
 
     def _wire(self) -> LevelMatch:
         """Matches levels on a dry run, compares the heads and lets every method build what it trains."""
-        own, others = self.adapter.dry_run(), self.teacher.adapter.dry_run()
+        (own, own_layout), (others, others_layout) = self.adapter.dry_run(), self.teacher.adapter.dry_run()
         match = match_levels(self.adapter.levels(own), self.teacher.adapter.levels(others))
-        pair = Pair(self.adapter, self.teacher, match, _layout_gap(self.adapter, own, self.teacher.adapter, others))
+        pair = Pair(self.adapter, self.teacher, match, _layout_gap(own_layout, others_layout))
         for method in self.methods:
             method.setup(pair)
         for s, t in match.pairs:
@@ -153,12 +159,13 @@ class Distiller(BaseModel):
         inputs = self.teacher.convert(inputs, samples)
         all_feats = self.teacher.extract(inputs)
         features = self.teacher.adapter.features(all_feats)
-        matched = [features[t] for _, t in self.match.pairs]
+        feats = tuple(_crop(features[t], s) for (_, t), s in zip(self.match.pairs, student_feats))
+        cropped = self.teacher.adapter.replace(all_feats, {t: f for (_, t), f in zip(self.match.pairs, feats)})
         return TeacherView(
             inputs=inputs,
-            feats=tuple(_crop(t, s) for t, s in zip(matched, student_feats)),
-            all_feats=all_feats,
-            compute_outputs=lambda: self.teacher.outputs(all_feats),
+            feats=feats,
+            all_feats=cropped,
+            compute_outputs=lambda: self.teacher.outputs(cropped),
         )
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Distiller':
@@ -205,14 +212,11 @@ def _crop(teacher: Tensor, student: Tensor) -> Tensor:
     return teacher[..., :height, :width]
 
 
-def _layout_gap(student: ModelAdapter, own: Any, teacher: ModelAdapter, others: Any) -> Optional[str]:
-    mine, theirs = student.layout(own), teacher.layout(others)
-    if 'dense head' in mine or 'dense head' in theirs:
-        return f'student {mine.get("dense head", "dense")}, teacher {theirs.get("dense head", "dense")}'
-    gaps = [
-        f'{key}: student {mine.get(key)}, teacher {theirs.get(key)}' for key in mine if mine[key] != theirs.get(key)
-    ]
-    return '; '.join(gaps) or None
+def _layout_gap(student: dict[str, Any], teacher: dict[str, Any]) -> Optional[str]:
+    if 'dense head' in student or 'dense head' in teacher:
+        return f'student {student.get("dense head", "dense")}, teacher {teacher.get("dense head", "dense")}'
+    keys = [key for key in {**student, **teacher} if student.get(key) != teacher.get(key)]
+    return '; '.join(f'{key}: student {student.get(key)}, teacher {teacher.get(key)}' for key in keys) or None
 
 
 def _unique_names(methods: Sequence[DistillMethod]) -> list[str]:

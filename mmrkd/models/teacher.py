@@ -31,6 +31,8 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
     if 'type' not in model:
         raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')
     model = ConfigDict(model)
+    if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it beside the model
+        model.setdefault('data_preprocessor', cfg['data_preprocessor'])
     if scope is not None:
         model.setdefault('_scope_', scope)
     return model

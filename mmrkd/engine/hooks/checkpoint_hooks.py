@@ -40,15 +40,23 @@ class MergeCheckpointHook(Hook):
         """Merges ``checkpoint['mmrkd']``.
 
         Raises:
-            ValueError: A run is to be resumed from a checkpoint that has no state of the methods.
+            ValueError: The run is to be resumed, or a variant that the methods trained is to be tested, from a
+                checkpoint that has no state of the methods.
         """
         saved = checkpoint.get(METHOD_STATE)
-        if saved is None:
-            if runner._resume:
-                raise ValueError(
-                    f'cannot resume the distillation: the checkpoint has no entry {METHOD_STATE!r} with the state of '
-                    'its methods. It is a plain checkpoint; to start from its weights use load_from instead of resume.'
-                )
+        if saved is not None:
+            for entry, weights in saved.items():
+                checkpoint[entry].update(weights)
             return
-        for entry, weights in saved.items():
-            checkpoint[entry].update(weights)
+        if runner._resume:
+            raise ValueError(
+                f'cannot resume the distillation: the checkpoint has no entry {METHOD_STATE!r} with the state of its '
+                'methods. It is a plain checkpoint; to start from its weights use load_from instead of resume.'
+            )
+        # A loop that is not built yet is a dict; the test loop is built only for testing.
+        untrained = set(getattr(runner._test_loop, 'variants', ())) - {'student', 'teacher'}
+        if untrained:
+            raise ValueError(
+                f'cannot test {sorted(untrained)}: the checkpoint has no entry {METHOD_STATE!r}, so what the methods '
+                'trained is not in it. It is a plain checkpoint; test the variant student, or give one of the training.'
+            )

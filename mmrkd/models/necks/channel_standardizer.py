@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmrkd.structures import Features
@@ -41,8 +42,10 @@ class ChannelStandardizer(nn.Module):
         rate = 1.0 / float(self.updates)
         for level, feat in enumerate(feats):
             values = feat.float().transpose(0, 1).flatten(1)
-            getattr(self, f'mean{level}').lerp_(values.mean(1), rate)
-            getattr(self, f'square{level}').lerp_(values.square().mean(1), rate)
+            for name, batch in (('mean', values.mean(1)), ('square', values.square().mean(1))):
+                all_reduce(batch, op='mean')  # every process goes through the same map
+                average = getattr(self, f'{name}{level}')
+                average.lerp_(batch.to(average), rate)
 
     def _mean_std(self, level: int, feat: Tensor) -> Sequence[Tensor]:
         mean, square = getattr(self, f'mean{level}'), getattr(self, f'square{level}')

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 import torch
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from mmrkd.registry import MODELS
 from mmrkd.structures import Features
 
 WIRINGS = ('parallel', 'accumulate', 'cascade', 'mix')
-ACTIVATIONS = {'relu': 'ReLU', 'mish': 'Mish', 'prelu': 'PReLU', 'gelu': 'GELU', 'leaky_relu': 'LeakyReLU'}
+ACTIVATIONS = {'relu': nn.ReLU, 'mish': nn.Mish, 'prelu': nn.PReLU, 'gelu': nn.GELU, 'leaky_relu': nn.LeakyReLU}
 NORMS = ('BN', 'LN', 'GN', 'SyncBN')
 
 
@@ -35,7 +35,7 @@ class ResidualBlock(BaseModule):
         super().__init__()
         self.layer = _layer(channels, channels, kernel_size)
         self.norms = nn.ModuleList(_norm(norm, channels, kernel_size) for _ in range(num_norms))
-        self.act = nn.Identity() if act is None else build_activation_layer(dict(type=ACTIVATIONS[act]))
+        self.act = nn.Identity() if act is None else ACTIVATIONS[act]()
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
         """Returns a tensor of the shape of ``x``."""

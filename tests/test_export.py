@@ -1,0 +1,160 @@
+"""What is exported predicts exactly what the distiller predicted."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.export import build_variant, export, integrated_config, load_distiller, plain_config
+from mmrkd.registry import MODELS
+from mmrkd.testing import (
+    build_distiller,
+    classification_batch,
+    detection_batch,
+    model_inputs,
+    save_random_teacher,
+    tiny_classifier,
+    tiny_faster_rcnn,
+    tiny_retinanet,
+)
+
+PAIRS = {
+    'retinanet': (tiny_retinanet(8, 16), tiny_retinanet(16, 32), detection_batch()),
+    'faster_rcnn': (tiny_faster_rcnn(8, 16), tiny_faster_rcnn(16, 32), detection_batch()),
+    'classifier': (tiny_classifier(8), tiny_classifier(16), classification_batch()),
+}
+
+
+def trained(name, folder):
+    """A distillation config, a checkpoint as a run would save it, the distiller, and a batch."""
+    student, teacher, batch = PAIRS[name]
+    teacher = save_random_teacher(teacher, folder)
+    methods = [dict(type='mmrkd.ERA')]
+    distiller = build_distiller(student, teacher, methods, seed=3).eval()
+    for parameter in distiller.methods.parameters():  # otherwise the branches add next to nothing
+        torch.nn.init.normal_(parameter, std=0.1)
+    cfg = Config(
+        dict(
+            model=dict(type='mmrkd.Distiller', student=student, teacher=teacher, methods=methods),
+            custom_hooks=[dict(type='NumClassCheckHook'), dict(type='mmrkd.SplitCheckpointHook')],
+            val_cfg=dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated')),
+            optim_wrapper=dict(type='mmrkd.AutocastOptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+        )
+    )
+    state = distiller.state_dict()
+    methods_state = {k: state.pop(k) for k in list(state) if k.startswith('methods.')}
+    ckpt = f'{folder}/run.pth'
+    meta = dict(epoch=1, dataset_meta=dict(classes=('a', 'b')), cfg='secret')
+    torch.save({'state_dict': state, METHOD_STATE: dict(state_dict=methods_state), 'meta': meta}, ckpt)
+    return cfg, ckpt, distiller, batch
+
+
+def scores(model, batch):
+    sample = model(*model_inputs(model, batch, False), mode='predict')[0]
+    return sample.pred_instances.bboxes if 'pred_instances' in sample else sample.pred_score
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_student_is_plain_and_predicts_the_same(name, tmp_path):
+    cfg, ckpt, distiller, batch = trained(name, tmp_path)
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), 'student')
+    assert 'mmrkd' not in open(config).read()
+    plain = Config.fromfile(config)
+    assert [hook.type for hook in plain.custom_hooks] == ['NumClassCheckHook']
+    assert plain.val_cfg.type == 'ValLoop' and plain.optim_wrapper.type == 'OptimWrapper'
+    model = MODELS.build(plain.model).eval()
+    saved = torch.load(weights, weights_only=True)
+    model.load_state_dict(saved['state_dict'], strict=True)
+    assert saved['meta'] == dict(epoch=1, dataset_meta=dict(classes=('a', 'b')))
+    assert torch.equal(scores(model, batch), scores(distiller, batch))
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_integrated_is_an_ordinary_config_and_predicts_the_same(name, tmp_path):
+    cfg, ckpt, distiller, batch = trained(name, tmp_path)
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), 'integrated')
+    written = Config.fromfile(config)
+    assert written.custom_imports.imports == ['mmrkd'] and written.model.type != 'mmrkd.Distiller'
+    model = MODELS.build(written.model).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'], strict=True)
+    distiller.set_variant('integrated')
+    expected = scores(distiller, batch)
+    assert torch.equal(scores(model, batch), expected)
+    distiller.set_variant('student')
+    assert not torch.equal(scores(distiller, batch), expected)
+
+
+def test_load_distiller_restores_every_weight(tmp_path):
+    cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
+    loaded = load_distiller(cfg, ckpt).state_dict()
+    assert loaded.keys() == distiller.state_dict().keys()
+    assert all(torch.equal(value, loaded[key]) for key, value in distiller.state_dict().items())
+
+
+def test_plain_checkpoint_has_no_integrated_form(tmp_path):
+    cfg, ckpt, *_ = trained('retinanet', tmp_path)
+    checkpoint = torch.load(ckpt, weights_only=True)
+    del checkpoint[METHOD_STATE]
+    torch.save(checkpoint, ckpt)
+    with pytest.raises(ValueError, match='plain checkpoint'):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'integrated')
+
+
+def test_methods_without_an_integrated_form_are_refused(tmp_path):
+    student, teacher, _ = PAIRS['retinanet']
+    teacher = save_random_teacher(teacher, tmp_path)
+    distiller = build_distiller(student, teacher, [dict(type='mmrkd.FitNets')])
+    with pytest.raises(ValueError, match='no method of this distillation'):
+        integrated_config(Config(dict(model=dict(student=student, teacher=teacher))), distiller)
+
+
+def test_integrated_needs_every_level_of_the_teacher(tmp_path):
+    student = tiny_retinanet(8, 16, strides=(8, 16, 32))
+    teacher = save_random_teacher(tiny_retinanet(16, 32, strides=(8, 16, 32, 64)), tmp_path)
+    distiller = build_distiller(student, teacher, [dict(type='mmrkd.ERA')])
+    with pytest.raises(ValueError, match='4 levels, 3 of them matched'):
+        integrated_config(Config(dict(model=dict(student=student, teacher=teacher))), distiller)
+
+
+def test_unknown_form_and_variant_are_refused(tmp_path):
+    cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
+    with pytest.raises(ValueError, match="'student' or 'integrated'"):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'blend')
+    with pytest.raises(ValueError, match='blend'):
+        build_variant(cfg, distiller, 'blend')
+
+
+def test_plain_config_leaves_the_original_untouched(tmp_path):
+    cfg, *_ = trained('retinanet', tmp_path)
+    before = cfg.pretty_text
+    plain_config(cfg)
+    assert cfg.pretty_text == before
+
+
+def test_init_detector_loads_a_checkpoint_of_the_training_into_the_plain_config(tmp_path, caplog, capfd):
+    from mmdet.apis import inference_detector, init_detector
+
+    cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
+    plain = plain_config(cfg)
+    plain.test_dataloader = dict(
+        dataset=dict(
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='Resize', scale=(96, 96), keep_ratio=False),
+                dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor')),
+            ]
+        )
+    )
+    model = init_detector(plain, ckpt, palette='random', device='cpu')
+    said = caplog.text + ''.join(capfd.readouterr())
+    assert 'missing keys' not in said and 'unexpected key' not in said
+    assert model.dataset_meta['classes'] == ('a', 'b')
+    image = torch.randint(0, 256, (96, 96, 3), dtype=torch.uint8).numpy()
+    found = inference_detector(model, image).pred_instances
+    expected = inference_detector(_with_config(distiller, plain), image).pred_instances
+    assert len(found) > 0 and torch.equal(found.bboxes, expected.bboxes) and torch.equal(found.scores, expected.scores)
+
+
+def _with_config(model, cfg):
+    model.cfg = cfg
+    return model
