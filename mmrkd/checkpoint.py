@@ -87,7 +87,7 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sour
     """Loads weights and refuses a file that does not fit the model in every key and shape.
 
     Args:
-        model: The module to fill. Unchanged when an error is raised.
+        model: The module to fill.
         state_dict: Weights; a ``module.`` prefix that a parallel wrapper left is removed.
         source: Name of the file, for the message.
 
@@ -96,14 +96,17 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sour
     """
     state_dict = OrderedDict((k[len('module.') :] if k.startswith('module.') else k, v) for k, v in state_dict.items())
     expected = model.state_dict()
-    # Counters of BatchNorm came with torch 0.4.1; checkpoints that are older have none and need none.
-    missing = [k for k in expected if k not in state_dict and not k.endswith('num_batches_tracked')]
-    unexpected = [k for k in state_dict if k not in expected]
     shapes = [
         f'{k}: expected {tuple(expected[k].shape)}, found {tuple(state_dict[k].shape)}'
         for k in expected
         if k in state_dict and expected[k].shape != state_dict[k].shape
     ]
+    if shapes:  # torch refuses these on its own, but does not name what else is wrong
+        missing, unexpected = [k for k in expected if k not in state_dict], [k for k in state_dict if k not in expected]
+    else:  # loading first lets models rename the keys of their older versions
+        missing, unexpected = model.load_state_dict(state_dict, strict=False)
+    # Counters of BatchNorm came with torch 0.4.1; checkpoints that are older have none and need none.
+    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
     if missing or unexpected or shapes:
         raise ValueError(
             f'{source} does not fit {type(model).__name__}: '
@@ -114,7 +117,6 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sour
             )
             + _class_hint(shapes)
         )
-    model.load_state_dict(state_dict, strict=not any(k not in state_dict for k in expected))
 
 
 def _shortened(keys: list[str], most: int = 6) -> str:

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
-from mmrkd.models import Distiller
+from mmrkd.models import Distiller, DistillMethod
 from mmrkd.models.teacher import load_model_config
 from mmrkd.registry import MODELS
 
@@ -74,16 +74,13 @@ def integrated_state(distiller: Distiller) -> dict[str, Tensor]:
     return state
 
 
-def _integrating(distiller: Distiller):
-    method = next((m for m in distiller.methods if 'integrated' in m.variants), None)
-    if method is None:
-        raise ValueError('no method of this distillation has an integrated form; export the student instead')
-    if not distiller.match.covers_teacher:
-        raise ValueError(
-            "there is no integrated model: the teacher's head reads levels that the student does not have "
-            f'({len(distiller.match.teacher_levels)} levels, {len(distiller.match.pairs)} of them matched)'
-        )
-    return method
+def _integrating(distiller: Distiller) -> DistillMethod:
+    for method in distiller.methods:
+        if 'integrated' in method.variants:
+            return method
+        if 'integrated' in method.refused:
+            raise ValueError(f'there is no integrated model. {method.refused["integrated"]}')
+    raise ValueError('no method of this distillation has an integrated form; export the student instead')
 
 
 def load_distiller(cfg: Config, ckpt: str, allow_pickle: bool = False) -> Distiller:

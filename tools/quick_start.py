@@ -16,16 +16,21 @@ import time
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-RUNS = {  # name -> config and, for 10 epochs on two cores, roughly the share of the whole time
+RUNS = {
     'teacher': 'configs/baselines/retinanet-r18w32_1xb8-14e_digits.py',
     'student': 'configs/baselines/retinanet-r18w8_1xb8-10e_digits.py',
-    'student_era': 'configs/era/era_retinanet-r18w32_retinanet-r18w8_1xb8-10e_digits.py',
+    'student with ERA': 'configs/era/era_retinanet-r18w32_retinanet-r18w8_1xb8-10e_digits.py',
 }
+
+
+def work_dir_of(config: str, out: str) -> str:
+    """The ERA config looks for its teacher in a work dir that has the name of the teacher's config."""
+    return osp.join(out, osp.splitext(osp.basename(config))[0])
 
 
 def train(name: str, out: str, options: list) -> None:
     """Trains one run in a process of its own, shows its progress, and resumes it if it was cut short."""
-    work_dir = osp.join(out, name)
+    work_dir = work_dir_of(RUNS[name], out)
     done = osp.join(work_dir, 'done')
     if osp.exists(done):
         print(f'[{name}] already trained', flush=True)
@@ -73,7 +78,7 @@ def main() -> None:
         train(name, out, args.cfg_options)
     from mmrkd.report import report
 
-    print(report({name: (osp.join(ROOT, config), osp.join(out, name)) for name, config in RUNS.items()}, out))
+    print(report({name: (osp.join(ROOT, config), work_dir_of(config, out)) for name, config in RUNS.items()}, out))
     print(f'\nEverything is in {out} ({time.time() - start:.0f} s this time).')
 
 

@@ -7,7 +7,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
     bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
 )
-train_cfg = dict(max_epochs=max_epochs, val_interval=7)
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),

@@ -1,6 +1,6 @@
 """The teacher: RetinaNet-R18 with half of the channels (FPN 64, two head convolutions) on DeepPCB."""
 
-_base_ = './retinanet-r18w8_1xb8-30e_deeppcb.py'
+_base_ = './retinanet-r18w8_1xb8-24e_deeppcb.py'
 max_epochs = 36
 model = dict(
     backbone=dict(base_channels=32, stem_channels=32),

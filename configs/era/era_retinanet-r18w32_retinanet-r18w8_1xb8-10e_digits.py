@@ -7,9 +7,9 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-14e_digits.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/teacher/epoch_14.pth',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-14e_digits/epoch_14.pth',
     ),
-    methods=[dict(type='mmrkd.ERA', w_kd=1.0, w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
+    methods=[dict(type='mmrkd.ERA', w_kd=0.2, w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

@@ -83,6 +83,11 @@ class ModelAdapter(ABC):
     def num_classes(self) -> Optional[int]:
         """Number of classes that the head tells apart; ``None`` if it does not say."""
 
+    @property
+    def blend_obstacle(self) -> Optional[str]:
+        """Why :meth:`blend` cannot work for this model; ``None`` if it can."""
+        return None
+
     @abstractmethod
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""

@@ -66,14 +66,15 @@ class DetectionAdapter(ModelAdapter):
             'box coder': (type(coder).__name__, getattr(coder, 'means', None), getattr(coder, 'stds', None)),
         }
 
-    def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
-        """Predicts from dense outputs that were blended before NMS.
+    @property
+    def blend_obstacle(self) -> Optional[str]:
+        """The final scores of a two-stage detector are not dense."""
+        if getattr(self.model, 'roi_head', None) is None:
+            return None
+        return 'blend needs a one-stage detector: the scores of a two-stage one are not on a dense grid'
 
-        Raises:
-            ValueError: The detector is a two-stage one: its final scores are not dense.
-        """
-        if getattr(self.model, 'roi_head', None) is not None:
-            raise ValueError('blend needs a one-stage detector: the scores of a two-stage one are not on a dense grid')
+    def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
+        """Predicts from dense outputs that were blended before NMS; not for two-stage detectors."""
         mixed = tuple([(1 - alpha) * a + alpha * b for a, b in zip(p, q)] for p, q in zip(outputs, other))
         metas = [sample.metainfo for sample in samples]
         results = self.model.bbox_head.predict_by_feat(*mixed, batch_img_metas=metas, rescale=True)

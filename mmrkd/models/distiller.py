@@ -145,7 +145,10 @@ class Distiller(BaseModel):
     def set_variant(self, variant: str) -> None:
         """Chooses what ``mode='predict'`` predicts as."""
         if variant not in self.variants:
-            raise ValueError(f'no variant {variant!r}: this distiller can predict as {self.variants}')
+            reasons = [method.refused[variant] for method in self.methods if variant in method.refused]
+            raise ValueError(
+                f'no variant {variant!r}: this distiller can predict as {self.variants}. ' + ' '.join(reasons)
+            )
         self.variant = variant
 
     def _method_of(self, variant: str) -> DistillMethod:

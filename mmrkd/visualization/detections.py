@@ -8,7 +8,7 @@ from torch import nn
 
 
 def compare_detections(
-    models: dict[str, nn.Module], dataset, indices: Sequence[int], path: str, score_thr: float = 0.3
+    models: dict[str, nn.Module], dataset, indices: Sequence[int], path: str, score_thr: float = 0.4
 ) -> None:
     """Draws a row for each image: ground truth, then the detections of each model.
 

@@ -53,9 +53,10 @@ class MergeCheckpointHook(Hook):
                 f'cannot resume the distillation: the checkpoint has no entry {METHOD_STATE!r} with the state of its '
                 'methods. It is a plain checkpoint; to start from its weights use load_from instead of resume.'
             )
-        # A loop that is not built yet is a dict; the test loop is built only for testing.
-        untrained = set(getattr(runner._test_loop, 'variants', ())) - {'student', 'teacher'}
-        if untrained:
+        # The test loop is built only for testing; until then it is its config, whose keys are attributes too.
+        loop = runner._test_loop
+        untrained = set(getattr(loop, 'variants', ())) - {'student', 'teacher'}
+        if untrained and not isinstance(loop, dict):
             raise ValueError(
                 f'cannot test {sorted(untrained)}: the checkpoint has no entry {METHOD_STATE!r}, so what the methods '
                 'trained is not in it. It is a plain checkpoint; test the variant student, or give one of the training.'

@@ -21,13 +21,21 @@ class _EachVariant:
     def __init__(self, *args: Any, variants: Sequence[str] = ('student',), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.variants = tuple(variants)
+        model = self._distiller()
+        chosen = model.variant
+        for variant in self.variants:  # a variant that cannot be is refused now, not after an epoch
+            model.set_variant(variant)
+        model.set_variant(chosen)
+
+    def _distiller(self) -> Any:
+        return self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
 
     def run(self) -> dict[str, float]:
         """Returns the metrics of all variants. The model is left predicting as it did before."""
         self.runner.call_hook(f'before_{self.stage}')
         self.runner.call_hook(f'before_{self.stage}_epoch')
         self.runner.model.eval()
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = self._distiller()
         chosen, metrics = model.variant, {}
         try:
             for variant in self.variants:

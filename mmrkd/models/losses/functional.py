@@ -47,6 +47,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1
     Returns:
         A scalar >= 0, averaged over N.
     """
+    _check_logits(student_logits, teacher_logits, tau)
     log_student = F.log_softmax(student_logits.float() / tau, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach().float() / tau, dim=1)
     return F.kl_div(log_student, log_teacher, reduction='batchmean', log_target=True) * tau**2
@@ -70,10 +71,20 @@ def sigmoid_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0)
     Returns:
         A scalar >= 0.
     """
+    _check_logits(student_logits, teacher_logits, tau)
     student = student_logits.float() / tau
     teacher = teacher_logits.detach().float() / tau
     p = teacher.sigmoid()
-    # KL(p || q) = p (log p - log q) + (1 - p) (log(1-p) - log(1-q)), with log(1 - sigmoid(z)) = log sigmoid(z) - z.
-    log_p, log_q = F.logsigmoid(teacher), F.logsigmoid(student)
-    divergence = log_p - log_q + (1 - p) * (student - teacher)
+    # p log(p/q) + (1-p) log((1-p)/(1-q)) with log p = z - softplus(z), log(1-p) = -softplus(z): exact for background.
+    divergence = F.softplus(student) - F.softplus(teacher) - p * (student - teacher)
     return divergence.sum() * tau**2 / p.max(dim=1).values.sum().clamp(min=1.0)
+
+
+def _check_logits(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> None:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f'logits of one shape expected: the student has {tuple(student_logits.shape)}, '
+            f'the teacher {tuple(teacher_logits.shape)}'
+        )
+    if tau <= 0:
+        raise ValueError(f'tau must be > 0, found {tau}')

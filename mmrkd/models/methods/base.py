@@ -1,8 +1,9 @@
 """What a distillation method is."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Optional
 
 from mmengine.model import BaseModule
@@ -49,10 +50,12 @@ class DistillMethod(BaseModule):
     Attributes:
         task_weight: Factor on the student's own losses.
         variants: Names of the predictions that the method adds to ``student`` and ``teacher``.
+        refused: Variants that this pair of models cannot have -> why.
     """
 
     task_weight: float = 1.0
     variants: tuple[str, ...] = ()
+    refused: Mapping[str, str] = MappingProxyType({})
 
     @property
     def active(self) -> bool:

@@ -58,7 +58,7 @@ class ERA(DistillMethod):
         twi_on: Which partial sums the teacher's head judges*: ``'all'`` (h_0 .. h_N), ``'ends'`` (h_0 and h_N),
             ``'last'`` (h_N) or ``'none'``.
         twi_kd: Whether a TWI term is the mean of ``w_twi`` times the task loss and ``w_kd`` times KL(z_t || H_t(h_i)).
-            Defaults to False.
+            Defaults to False. Only steps that ``twi_on`` and ``w_twi`` judge have one.
         detach_student: Whether L_residual trains the branches alone. Defaults to False.
         standardize: Whether features are compared in units of the teacher's per-channel standard deviation*.
         alpha: Share of the teacher's head in the variant ``blend``, in (0, 1). Defaults to 0.5.
@@ -91,6 +91,13 @@ class ERA(DistillMethod):
         neck: Optional[dict] = None,
     ) -> None:
         super().__init__()
+        if num_branches < 1:
+            raise ValueError(f'num_branches must be at least 1, found {num_branches}')
+        if tau <= 0:
+            raise ValueError(f'tau must be > 0, found {tau}')
+        clashes = {'num_branches', 'num_blocks', 'kernel_size', 'wiring', 'standardize'} & set(neck or {})
+        if clashes:
+            raise ValueError(f'{sorted(clashes)} are arguments of ERA itself: give them there, not in neck')
         self.branch_weights = list(branch_weights or [0.5**i for i in range(num_branches)])
         if len(self.branch_weights) != num_branches or min(self.branch_weights) <= 0:
             raise ValueError(f'branch_weights: expected {num_branches} numbers > 0, found {self.branch_weights}')
@@ -128,6 +135,7 @@ class ERA(DistillMethod):
         self.teacher_head = TeacherHead(pair.teacher, match)
         self.student_adapter = pair.student
         self._freeze_unused()
+        self._refuse_variants(pair)
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
@@ -158,8 +166,6 @@ class ERA(DistillMethod):
         estimates = self.neck(feats)
         if variant == 'integrated':
             return self.teacher_head.predict(estimates, inputs, samples)
-        if self.layout_gap is not None:
-            raise ValueError(f'blend needs heads that line up, but they differ: {self.layout_gap}')
         outputs = self.student_adapter.head_outputs(all_feats)
         return self.student_adapter.blend(outputs, self.teacher_head.outputs(estimates), self.alpha, samples)
 
@@ -213,10 +219,22 @@ class ERA(DistillMethod):
     def _check_heads(self, pair: Pair) -> None:
         if self.judged_steps or self.w_kd:
             pair.require_same_classes('ERA with TWI or a KL term')
-        self.layout_gap = pair.layout_gap
-        if self.w_kd and self.layout_gap is not None:
-            print_log(f'ERA: the KL term is off, the two heads do not line up: {self.layout_gap}', 'current')
+        if self.w_kd and pair.layout_gap is not None:
+            print_log(f'ERA: the KL term is off, the two heads do not line up: {pair.layout_gap}', 'current')
             self.w_kd, self.twi_kd = 0.0, False
+
+    def _refuse_variants(self, pair: Pair) -> None:
+        self.refused = {}
+        if not pair.match.covers_teacher:
+            self.refused['integrated'] = self.refused['blend'] = (
+                "The teacher's head reads levels that the student does not have: "
+                f'{len(pair.match.teacher_levels)} levels, {len(pair.match.pairs)} of them matched.'
+            )
+        elif pair.student.blend_obstacle or pair.layout_gap:
+            self.refused['blend'] = pair.student.blend_obstacle or (
+                f'blend needs heads that line up, but they differ: {pair.layout_gap}'
+            )
+        self.variants = tuple(v for v in type(self).variants if v not in self.refused)
 
     def _freeze_unused(self) -> None:
         """Parameters that no term reaches would stop DDP, which waits for the gradient of each."""

@@ -1,6 +1,6 @@
-"""AdamW, a short warm-up, cosine decay over 30 epochs; bfloat16 on any device."""
+"""AdamW, a short warm-up, cosine decay over 24 epochs; bfloat16 on any device."""
 
-max_epochs = 30
+max_epochs = 24
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,6 +1,6 @@
 """The plain feature hint on DeepPCB, the baseline beside ERA: MSE to the teacher, no MBRNet, no TWI."""
 
-_base_ = '../baselines/retinanet-r18w8_1xb8-30e_deeppcb.py'
+_base_ = '../baselines/retinanet-r18w8_1xb8-24e_deeppcb.py'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

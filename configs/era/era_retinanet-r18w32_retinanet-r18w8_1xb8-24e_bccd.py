@@ -1,0 +1,15 @@
+"""ERA on BCCD. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-24e_bccd.py."""
+
+_base_ = '../baselines/retinanet-r18w8_1xb8-24e_bccd.py'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-24e_bccd.py',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-24e_bccd/epoch_24.pth',
+    ),
+    methods=[dict(type='mmrkd.ERA', w_kd=0.2, w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
+)
+val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
+test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

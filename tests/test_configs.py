@@ -1,0 +1,265 @@
+"""Every config below configs/ loads, trains two iterations on generated data and predicts as each of its variants.
+
+Models, classes, pipelines, optimisers, loops and evaluators are the config's own. Smaller are only the images and what
+follows from their size: proposals, sampled RoIs, detections. Checkpoints are random weights; nothing is downloaded.
+"""
+
+import ast
+import json
+import os.path as osp
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmrkd.engine.prepare import is_distillation, prepare_config
+from mmrkd.models import Distiller, teacher
+from mmrkd.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/*/*.py') if p.parent.name != '_base_')
+DISTILLATIONS = [path for path in CONFIGS if '_delete_=True' in (ROOT / path).read_text()]
+MODEL_NAME = r'[a-z0-9]+(?:[.-][a-z0-9]+)*'
+SCHEDULE = r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:[a-z0-9]+-)*(?P<length>\d+)(?P<unit>[xe])'
+IMAGE_SIZE = (160, 128)  # width, height
+NUM_IMAGES = 4
+LOSS_TERMS = {
+    # The losses that each method owes, given its arguments. A method that is new needs a line here.
+    'ERA': lambda m: [
+        *(['loss_kd'] if m.w_kd else []),
+        *(['loss_feat'] if m.w_feat else []),
+        *([f'loss_res_{i + 1}' for i in range(len(m.branch_weights))] if m.w_res else []),
+        *([f'loss_twi_{i}' for i in m.judged_steps]),
+    ],
+    'FitNets': lambda m: ['loss_feat'],
+}
+
+
+@pytest.fixture(autouse=True)
+def in_repository_root(monkeypatch):
+    """Configs name their teachers' configs from there."""
+    monkeypatch.chdir(ROOT)
+
+
+def test_configs_are_found():
+    assert len(CONFIGS) >= 9 and DISTILLATIONS
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_form(path):
+    text = (ROOT / path).read_text()
+    assert len(text.splitlines()) <= 40, 'a config has 40 lines at most'
+    assert ast.get_docstring(ast.parse(text)), 'a config says in its first lines what it is'
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_name_says_what_is_inside(path):
+    cfg = Config.fromfile(path)
+    folder, name = path.split('/')[1], osp.splitext(osp.basename(path))[0]
+    distillation = path in DISTILLATIONS
+    assert is_distillation(cfg) == distillation
+    models = rf'{folder.replace("_", "-")}_{MODEL_NAME}_{MODEL_NAME}' if distillation else MODEL_NAME
+    match = re.fullmatch(rf'{models}_{SCHEDULE}_(?P<dataset>[a-z0-9-]+)', name)
+    assert match, '<method>_<teacher>_<student>_<batch-schedule>_<dataset>, or <model>_<batch-schedule>_<dataset>'
+    assert int(match['batch']) == cfg.train_dataloader.batch_size
+    epochs = int(match['length']) * (12 if match['unit'] == 'x' else 1)
+    assert epochs == cfg.train_cfg.max_epochs
+    assert osp.basename(leaf_dataset(cfg.train_dataloader.dataset).data_root.rstrip('/')) == match['dataset']
+
+
+@pytest.mark.parametrize('path', DISTILLATIONS)
+def test_teacher_checkpoint(path):
+    """Addresses are those of the model zoo for just that config; paths name the baseline's last epoch."""
+    source = Config.fromfile(path).model.teacher
+    if '::' in source.cfg:
+        address = get_config(source.cfg, pretrained=True).model_path
+        assert osp.basename(source.ckpt) == osp.basename(address)
+        assert source.ckpt.startswith('https://')
+    else:
+        assert osp.relpath(source.cfg, ROOT) in CONFIGS
+        epochs = Config.fromfile(source.cfg).train_cfg.max_epochs
+        assert osp.basename(source.ckpt) == f'epoch_{epochs}.pth' and osp.dirname(source.ckpt)
+
+
+@pytest.mark.parametrize('name', sorted(p.name for p in ROOT.glob('configs/_base_/datasets/*.py')))
+def test_datasets_are_below_one_folder(name, monkeypatch):
+    monkeypatch.setenv('MMRKD_DATA', '/some/where')
+    cfg = Config.fromfile(f'configs/_base_/datasets/{name}')
+    for mode in ('train', 'val', 'test'):
+        root = leaf_dataset(cfg[f'{mode}_dataloader'].dataset).data_root
+        assert root.rstrip('/') == f'/some/where/{osp.splitext(name)[0]}'
+        ann_file = cfg.get(f'{mode}_evaluator', {}).get('ann_file', root)
+        assert ann_file.startswith(root)
+
+
+@pytest.mark.parametrize(
+    'path', [pytest.param(path, marks=[pytest.mark.slow] if path.endswith('_coco.py') else []) for path in CONFIGS]
+)
+def test_trains_and_predicts(path, tmp_path, monkeypatch):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    variants = cfg.val_cfg.get('variants', ('student',))
+    if is_distillation(cfg):
+        generate_teacher(cfg, monkeypatch)
+    shrink(cfg)
+    generate_data(cfg, tmp_path)
+    shorten(cfg, tmp_path)
+    runner = Runner.from_cfg(prepare_config(cfg))
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+
+    for model in [runner.model.student, runner.model.teacher.model] if is_distillation(cfg) else [runner.model]:
+        assert hasattr(model.data_preprocessor, 'mean'), 'the normalisation of the config did not reach the model'
+    assert len(recorder.losses) == 2
+    for losses in recorder.losses:
+        assert expected_terms(runner.model) <= set(losses)
+        assert all(torch.isfinite(torch.as_tensor(value)).all() for value in losses.values()), losses
+    assert len(recorder.metrics) == 1
+    own = {name for name in recorder.metrics[0] if not name.startswith(tuple(f'{v}/' for v in variants))}
+    assert own, 'the student has no metric'
+    for variant in set(variants) - {'student'}:
+        assert {name for name in recorder.metrics[0] if name.startswith(f'{variant}/')} == {
+            f'{variant}/{k}' for k in own
+        }
+    assert all(np.isfinite(value) for value in recorder.metrics[0].values())
+    assert set(cfg.test_cfg.get('variants', ())) <= set(getattr(runner.model, 'variants', ()))
+
+
+class Recorder(Hook):
+    """Keeps what the runner reports."""
+
+    def __init__(self):
+        self.losses, self.metrics = [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs)
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.metrics.append(metrics)
+
+
+def expected_terms(model) -> set[str]:
+    if not isinstance(model, Distiller):
+        return {'loss'}
+    kinds = [type(method).__name__ for method in model.methods]
+    terms = {f'{n}.{t}' for n, k, m in zip(model.names, kinds, model.methods) for t in LOSS_TERMS[k](m)}
+    assert terms
+    return terms | {'loss'}
+
+
+def generate_teacher(cfg: Config, monkeypatch) -> None:
+    """Puts random weights, of a model of the teacher's own config, in the place of the checkpoint."""
+    model_cfg = teacher.load_model_config(cfg.model.teacher.cfg)
+    address = cfg.model.teacher.ckpt
+    cfg.model.teacher.cfg = model_cfg
+
+    def load_checkpoint_file(path: str, *_args: Any) -> dict:
+        assert path == address
+        return dict(state_dict=MODELS.build(teacher.load_model_config(model_cfg)).state_dict())
+
+    monkeypatch.setattr(teacher, 'load_checkpoint_file', load_checkpoint_file)
+
+
+def shrink(cfg: Config) -> None:
+    """Small images, few proposals, RoIs and detections; no pretrained weights; scores that keep every detection."""
+    for node in dicts_in(cfg._cfg_dict):
+        if (node.get('init_cfg') or {}) and 'Pretrained' in str(node.init_cfg):
+            node.init_cfg = None
+        if node.get('type') == 'RandomSampler':
+            node.num = 32
+        if node.get('type') in ('Resize', 'RandomResize'):
+            node.scale = [IMAGE_SIZE] * 2 if isinstance(node.scale, list) else IMAGE_SIZE
+        for name, value in dict(nms_pre=100, max_per_img=50, score_thr=0.0).items():
+            if name in node:
+                node[name] = value
+
+
+def shorten(cfg: Config, work_dir: Path) -> None:
+    """One epoch of two iterations in this process, one validation, nothing saved."""
+    cfg.work_dir, cfg.log_level = str(work_dir / 'work_dir'), 'ERROR'
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.default_hooks.checkpoint = None
+    for mode in ('train', 'val', 'test'):
+        cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False, batch_size=2)
+
+
+def generate_data(cfg: Config, folder: Path) -> None:
+    """Writes images and annotations where the config expects them, below ``folder`` instead of its data root."""
+    root = leaf_dataset(cfg.train_dataloader.dataset).data_root
+    new_root = folder / 'data'
+    for node in dicts_in(cfg._cfg_dict):
+        for name in ('data_root', 'ann_file'):
+            if isinstance(node.get(name), str) and node[name].startswith(root):
+                node[name] = f'{new_root}/{node[name][len(root) :].lstrip("/")}'
+    for mode in ('train', 'val', 'test'):
+        dataset = leaf_dataset(cfg[f'{mode}_dataloader'].dataset)
+        if cfg.default_scope == 'mmdet':
+            write_coco(dataset, new_root)
+        else:
+            write_class_folders(dataset, new_root, cfg)
+
+
+def write_coco(dataset: ConfigDict, root: Path) -> None:
+    """Random images with three boxes each, as rectangles and as polygons."""
+    from mmdet.registry import DATASETS
+
+    classes = (dataset.get('metainfo') or DATASETS.get(dataset.type).METAINFO)['classes']
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for image_id in range(NUM_IMAGES):
+        name = f'{image_id:03}.jpg'
+        write_image(root / dataset.data_prefix.img / name, IMAGE_SIZE, rng)
+        images.append(dict(id=image_id, file_name=name, width=IMAGE_SIZE[0], height=IMAGE_SIZE[1]))
+        for _ in range(3):
+            x, y, w, h = (float(v) for v in rng.integers([0, 0, 40, 40], [90, 60, 70, 65]))
+            polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
+            label = int(rng.integers(len(classes))) + 1
+            annotations.append(
+                dict(id=len(annotations), image_id=image_id, category_id=label, bbox=[x, y, w, h], area=w * h)
+                | dict(iscrowd=0, segmentation=[polygon])
+            )
+    categories = [dict(id=index, name=name) for index, name in enumerate(classes, start=1)]
+    path = root / dataset.ann_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+
+
+def write_class_folders(dataset: ConfigDict, root: Path, cfg: Config) -> None:
+    """A folder for each class, the first ones with an image."""
+    split = root / (dataset.get('data_prefix') or dataset.split)
+    num_classes = cfg.data_preprocessor.num_classes
+    rng = np.random.default_rng(0)
+    for index in range(num_classes):
+        (split / f'n{index:08}').mkdir(parents=True, exist_ok=True)
+    for index in range(NUM_IMAGES):
+        size = (32, 32) if num_classes == 10 else IMAGE_SIZE
+        write_image(split / f'n{index:08}' / f'{index}.jpg', size, rng)
+
+
+def write_image(path: Path, size: tuple, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+
+
+def leaf_dataset(dataset: ConfigDict) -> ConfigDict:
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def dicts_in(node: Any) -> Iterator[ConfigDict]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from dicts_in(child)

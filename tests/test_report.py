@@ -1,0 +1,92 @@
+"""The report of a comparison, on work dirs as training leaves them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.report import report
+from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_retinanet
+
+CLASSES = ('a', 'b', 'c', 'd')
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two images with one box each, as a dataloader config."""
+    rng = np.random.default_rng(0)
+    (tmp_path / 'images').mkdir()
+    images, annotations = [], []
+    for index in range(2):
+        Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(tmp_path / 'images' / f'{index}.png')
+        images.append(dict(id=index, file_name=f'{index}.png', width=96, height=96))
+        box = dict(bbox=[10, 20, 30, 40], area=1200, category_id=index + 1, iscrowd=0)
+        annotations.append(dict(id=index, image_id=index, **box))
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
+    (tmp_path / 'ann.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(96, 96), keep_ratio=True),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor')),
+    ]
+    source = dict(data_root=str(tmp_path), ann_file='ann.json', data_prefix=dict(img='images/'))
+    return dict(
+        batch_size=1,
+        num_workers=2,
+        persistent_workers=True,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='CocoDataset', metainfo=dict(classes=CLASSES), test_mode=True, pipeline=pipeline, **source),
+    )
+
+
+def finished_run(folder, dataset, model, state, metrics, **entries):
+    """Writes config, checkpoint and log; returns config path and work dir."""
+    (folder / 'log' / 'vis_data').mkdir(parents=True)
+    cfg = Config(dict(default_scope='mmdet', model=model, val_dataloader=dataset, **entries.pop('cfg', {})))
+    cfg.dump(str(folder / 'config.py'))
+    torch.save({'state_dict': state, **entries}, folder / 'epoch_2.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
+    (folder / 'log' / 'vis_data' / 'scalars.json').write_text('\n'.join(map(json.dumps, metrics)))
+    return str(folder / 'config.py'), str(folder)
+
+
+def test_report_has_a_row_for_each_model_and_draws_both_pictures(tmp_path, dataset):
+    plain = tiny_retinanet(8, 16)
+    ap = 'coco/bbox_mAP'
+    alone = finished_run(
+        tmp_path / 'alone',
+        dataset,
+        plain,
+        build_model(plain).state_dict(),
+        [{ap: 0.3, 'step': 1}, {ap: 0.2, 'step': 2}],
+    )
+    teacher = save_random_teacher(tiny_retinanet(16, 32), tmp_path)
+    distiller = build_distiller(plain, teacher, [dict(type='mmrkd.ERA')])
+    state = distiller.state_dict()
+    methods = {k: state.pop(k) for k in list(state) if k.startswith('methods.')}
+    era = finished_run(
+        tmp_path / 'era',
+        dataset,
+        dict(type='mmrkd.Distiller', student=plain, teacher=teacher, methods=[dict(type='mmrkd.ERA')]),
+        state,
+        [{ap: 0.1, f'integrated/{ap}': 0.5, 'step': 2}],
+        cfg=dict(val_cfg=dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))),
+        **{METHOD_STATE: dict(state_dict=methods)},
+    )
+    table = report({'alone': alone, 'era': era}, str(tmp_path), num_images=1)
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ['alone', '20.0', '30.0'],
+        ['era', '10.0', '10.0'],
+        ['era, integrated', '50.0', '50.0'],
+    ]
+    assert rows[0][3:5] == rows[1][3:5], 'the student costs what it costs alone'
+    assert float(rows[2][3]) > float(rows[1][3]) and float(rows[2][4]) > float(rows[1][4])
+    assert (tmp_path / 'table.md').read_text() == table + '\n'
+    for picture in ('curves.png', 'detections.png'):
+        assert len(np.unique(np.asarray(Image.open(tmp_path / picture)))) > 10

@@ -1,0 +1,156 @@
+"""Who may import whom: an arrow that runs back up fails."""
+
+import ast
+import os.path as osp
+from pathlib import Path
+
+import pytest
+
+import mmrkd
+
+PACKAGE = Path(mmrkd.__file__).parent
+ROOT = PACKAGE.parent
+LIBRARIES = ('mmdet', 'mmpretrain')
+MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
+
+# What each room may import beside itself. A module belongs to the room with the longest name that fits.
+GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
+PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
+MODELS = PARTS | {f'mmrkd.models.{room}' for room in ('heads', 'input_converter', 'teacher', 'methods', 'distiller')}
+BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
+ALLOWED = {
+    **{room: GROUND - {room} for room in GROUND},
+    'mmrkd.datasets': set(),
+    'mmrkd.adapters': GROUND,
+    **{room: GROUND | (PARTS - {room}) for room in PARTS},
+    'mmrkd.models.input_converter': GROUND,
+    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter'},
+    'mmrkd.models.heads': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher'},
+    'mmrkd.models.methods': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.heads'},
+    'mmrkd.models.distiller': GROUND | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.methods'},
+    'mmrkd.models': MODELS,
+    'mmrkd.export': BELOW,
+    'mmrkd.engine': BELOW | {'mmrkd.export'},
+    'mmrkd.visualization': BELOW,
+    'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization'},
+    'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
+    'mmrkd.testing': BELOW,
+    'mmrkd': {'mmrkd.stack', 'mmrkd.version', 'mmrkd.engine', 'mmrkd.models', 'mmrkd.datasets'},
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def room_of(module):
+    """The room of a module, or of something that is imported from one."""
+    parts = module.split('.')
+    for length in range(len(parts), 0, -1):
+        name = '.'.join(parts[:length])
+        if name in ALLOWED:
+            # The package file itself is a room; what lies in it must be a room of its own or be inside one.
+            return name if length == len(parts) or name not in ('mmrkd', 'mmrkd.models') else None
+    return None
+
+
+def imports(source, module, is_package=False):
+    """Every absolute name that a source imports, lazily or not, ``(line, name)``."""
+    package = module.split('.') if is_package else module.split('.')[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join([*package[: len(package) + 1 - node.level], node.module or '']).strip('.')
+            base = base if node.level else node.module
+            for alias in node.names:
+                submodule = ROOT.joinpath(*base.split('.'), alias.name)
+                is_module = submodule.is_dir() or submodule.with_suffix('.py').is_file()
+                yield node.lineno, f'{base}.{alias.name}' if is_module else base
+
+
+def faults(source, module, is_package=False):
+    """Sentences about imports that run the wrong way."""
+    room = room_of(module)
+    found = []
+    for line, name in imports(source, module, is_package):
+        top = name.split('.')[0]
+        if top in LIBRARIES and not module.startswith(MAY_IMPORT_LIBRARIES):
+            found.append(f'{module}:{line} imports {name}: only {" and ".join(MAY_IMPORT_LIBRARIES)} may')
+        elif top == 'mmrkd' and room != room_of(name) and room_of(name) not in ALLOWED[room]:
+            found.append(f'{module}:{line} imports {name}: {room} may import only {sorted(ALLOWED[room])}')
+    return found
+
+
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_name)
+def test_imports_run_down(path):
+    module = module_name(path)
+    assert room_of(module) is not None, f'{module} is in no room: give it a place in the table of this test'
+    assert not faults(path.read_text(), module, path.name == '__init__.py')
+
+
+def test_tools_are_at_the_top():
+    for path in FILES:
+        names = [name.split('.')[0] for _, name in imports(path.read_text(), module_name(path))]
+        assert not {'tools', 'tests', 'configs'} & set(names), path
+
+
+@pytest.mark.parametrize(
+    'module, source',
+    [
+        ('mmrkd.models.necks.some_neck', 'from mmrkd.adapters import build_adapter'),
+        ('mmrkd.models.necks.some_neck', 'from mmrkd.models.teacher import FrozenTeacher'),
+        ('mmrkd.models.losses.modules', 'from mmrkd.models.methods.base import Pair'),
+        ('mmrkd.models.backbones.some_backbone', 'def f():\n    import mmrkd.models.methods'),
+        ('mmrkd.models.methods.era', 'from mmrkd.models.distiller import Distiller'),
+        ('mmrkd.models.methods.era', 'from mmrkd.models import distiller'),
+        ('mmrkd.models.methods.era', 'from mmrkd.models import Distiller'),
+        ('mmrkd.models.methods.era', 'from ..distiller import Distiller'),
+        ('mmrkd.models.methods.era', 'def f():\n    from mmdet.models import RetinaNet'),
+        ('mmrkd.models.methods.era', 'import mmpretrain.models as models'),
+        ('mmrkd.models.heads.teacher_head', 'from mmrkd.models.methods import ERA'),
+        ('mmrkd.models.distiller', 'from mmrkd.engine.hooks import ClassCheckHook'),
+        ('mmrkd.models.teacher', 'import mmrkd.engine'),
+        ('mmrkd.models.teacher', 'import mmrkd'),
+        ('mmrkd.adapters.base', 'from mmrkd.models.teacher import FrozenTeacher'),
+        ('mmrkd.registry', 'from mmrkd.models.necks import MultiBranchResidualNeck'),
+        ('mmrkd.structures', 'import mmrkd.adapters.base'),
+        ('mmrkd.engine.prepare', 'from mmdet.registry import MODELS'),
+        ('mmrkd.export', 'from mmrkd.engine.launch import load_config'),
+        ('mmrkd.engine.launch', 'import mmrkd.doctor'),
+        ('mmrkd.engine.launch', 'from mmrkd.testing import tiny_retinanet'),
+    ],
+)
+def test_an_arrow_that_runs_up_is_found(module, source):
+    assert len(faults(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    'module, source',
+    [
+        ('mmrkd.adapters.detection', 'from mmdet.models import RetinaNet'),
+        ('mmrkd.models.heads.teacher_head', 'from mmrkd.models.teacher import FrozenTeacher'),
+        ('mmrkd.models.methods.era', 'from ..necks.multi_branch_residual_neck import MultiBranchResidualNeck'),
+        ('mmrkd.models.methods.era', 'from .base import DistillMethod'),
+        ('mmrkd.models.methods.era', 'from torch import nn\nfrom mmrkd.structures import Level'),
+        ('mmrkd.engine.launch', 'from mmrkd.models import Distiller'),
+    ],
+)
+def test_arrows_that_run_down_are_fine(module, source):
+    assert faults(source, module) == []
+
+
+def test_libraries_are_imported_when_a_model_of_theirs_arrives():
+    """One of them may be absent: no module of the package imports them while it is itself imported."""
+    for path in FILES:
+        if module_name(path) in ('mmrkd.adapters.detection', 'mmrkd.adapters.classification'):
+            continue
+        tree = ast.parse(path.read_text())
+        eager = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        source = '\n'.join(ast.unparse(node) for node in eager)
+        names = {name.split('.')[0] for _, name in imports(source, module_name(path), path.name == '__init__.py')}
+        assert not names & set(LIBRARIES), osp.relpath(path, ROOT)
