@@ -1,15 +1,17 @@
 """Reading checkpoint files without running what is inside them, and loading them without losing a key."""
 
-import contextlib
 import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from mmrkd.stack import release
 
 METHOD_STATE = 'mmrkd'
 """Top-level entry of a checkpoint that holds the state of the distillation methods."""
@@ -22,16 +24,44 @@ class _Ignored:
         pass
 
 
-def _harmless_globals() -> list[Any]:
-    """Names that every checkpoint of mmengine's runner holds, in its log histories (``message_hub``).
+# The log histories (``message_hub``) in every checkpoint of mmengine's runner refer to their methods through getattr.
+_IGNORED = ('builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer')
 
-    numpy's arrays and scalars are made; the histories themselves, which refer to their methods through ``getattr``, are
-    not: an inert object takes their place.
-    """
-    multiarray = (getattr(np, '_core', None) or np.core).multiarray
-    dtypes = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')]
-    ignored = [(_Ignored, name) for name in ('builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer')]
-    return [*ignored, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+
+def _read_safely(path: str) -> Any:
+    """Reads tensors, plain containers and numpy values; anything else in the file is an UnpicklingError."""
+    if release(torch.__version__) >= (2, 6, 0):
+        multiarray = (getattr(np, '_core', None) or np.core).multiarray
+        dtypes = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')]
+        harmless = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+        with torch.serialization.safe_globals([*((_Ignored, name) for name in _IGNORED), *harmless]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    # Older torch cannot be told of further harmless names, so its own unpickler is narrowed instead.
+    reader = ModuleType('narrow_pickle')
+    reader.Unpickler = _NarrowUnpickler
+    reader.load = lambda file, **kwargs: _NarrowUnpickler(file, **kwargs).load()
+    return torch.load(path, map_location='cpu', pickle_module=reader, weights_only=False)
+
+
+class _NarrowUnpickler(pickle.Unpickler):
+    """Finds the few names that a checkpoint needs, and no other."""
+
+    NAMES = {
+        'collections': ('OrderedDict', 'Counter'),
+        'torch': ('Size', 'device', *(n for n in dir(torch) if isinstance(getattr(torch, n), torch.dtype))),
+        'torch._utils': ('_rebuild_tensor_v2', '_rebuild_parameter', '_rebuild_tensor'),
+        'numpy': ('ndarray', 'dtype'),
+        'numpy.core.multiarray': ('_reconstruct', 'scalar'),
+        'numpy._core.multiarray': ('_reconstruct', 'scalar'),
+        '_codecs': ('encode',),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f'{module}.{name}' in _IGNORED or f'{module}.{name}' == '__builtin__.getattr':
+            return _Ignored
+        if name in self.NAMES.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f'{module}.{name} is not among the names that a checkpoint needs')
 
 
 def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any]:
@@ -51,17 +81,15 @@ def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any
     path = _local_copy(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path!r} does not exist (looked in {os.getcwd()!r})')
-    safe_globals = getattr(torch.serialization, 'safe_globals', lambda _: contextlib.nullcontext())
     try:
-        with safe_globals(_harmless_globals()):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=not allow_pickle)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=False) if allow_pickle else _read_safely(path)
     except pickle.UnpicklingError as error:
         reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler' in line), str(error))
         raise ValueError(
             f'{path!r} was not loaded: it is no checkpoint, or it holds objects that would run code when they are '
             f'unpickled. If you trust where it comes from, set allow_pickle=True. torch says: {reason}'
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, AttributeError, ValueError) as error:
+    except Exception as error:  # what a reader of pickles raises on bytes that are none has no common type
         raise ValueError(f'{path!r} is no checkpoint, or a broken one. torch says: {error}') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path!r} holds a {type(checkpoint).__name__}, expected a dictionary with a state_dict')

@@ -26,7 +26,7 @@ def plain_config(cfg: Config) -> Config:
     plain.model = load_model_config(cfg.model.student)
     plain.custom_hooks = [h for h in plain.get('custom_hooks') or [] if h.get('type') not in OWN_HOOKS]
     for loop, stock in (('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
-        if (plain.get(loop) or {}).get('type', '').startswith('mmrkd.Variant'):
+        if 'Variant' in str((plain.get(loop) or {}).get('type')):
             plain[loop] = dict(type=stock)
     if plain.get('optim_wrapper', {}).get('type') == 'mmrkd.AutocastOptimWrapper':
         plain.optim_wrapper.type = 'OptimWrapper'

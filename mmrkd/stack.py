@@ -16,7 +16,7 @@ FIX = (
 )
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """Returns the numeric release of a version: ``'2.11.0+cu130'`` gives ``(2, 11, 0)``."""
     numbers = []
     for part in version.split('+')[0].split('.')[:3]:
@@ -39,5 +39,5 @@ def check_stack(required: dict[str, tuple[str, str]] = REQUIRED) -> None:
             found = importlib.import_module(name).__version__
         except ImportError as error:
             raise ImportError(f'mmrkd needs {name}>={low},<{high}, but importing it failed: {error}\n{FIX}') from error
-        if not _release(low) <= _release(found) < _release(high):
+        if not release(low) <= release(found) < release(high):
             raise ImportError(f'mmrkd needs {name}>={low},<{high}, but found {name} {found}.\n{FIX}')

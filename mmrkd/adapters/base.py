@@ -108,6 +108,10 @@ class ModelAdapter(ABC):
             losses = self.model.loss(inputs, samples)
         return losses, outputs.get('head')
 
+    def judge(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
+        """As :meth:`task_loss`, but leaves out what the batch has no ground truth for. For teachers."""
+        return self.task_loss(feats, inputs, samples)
+
     def predict(self, feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
         """Predicts from given features, with the model's own post-processing."""
         with reuse_features(self.model, feats):

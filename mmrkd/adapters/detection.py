@@ -80,10 +80,10 @@ class DetectionAdapter(ModelAdapter):
         results = self.model.bbox_head.predict_by_feat(*mixed, batch_img_metas=metas, rescale=True)
         return self.model.add_pred_to_datasample(samples, results)
 
-    def task_loss(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
+    def judge(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
         """Computes the detector's own losses, without its mask branch where the batch has no masks."""
         with self._without_mask_head(samples):
-            return super().task_loss(feats, inputs, samples)
+            return self.task_loss(feats, inputs, samples)
 
     @contextmanager
     def _without_mask_head(self, samples: Sequence) -> Iterator[None]:

@@ -15,6 +15,8 @@ from torch import nn
 from mmrkd.export import build_variant
 from mmrkd.models import Distiller
 
+AP, TOP1 = 'coco/bbox_mAP', 'accuracy/top1'
+
 
 @dataclass
 class Cost:
@@ -57,15 +59,16 @@ def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str
     """Returns a Markdown table: for each variant its main metric, parameters, FLOPs and latency."""
     model = model.module if is_model_wrapper(model) else model
     batch = next(iter(dataloader))
-    names = [name for name in metrics if name.endswith(('bbox_mAP', 'accuracy/top1'))]
+    names = [name for name in metrics if name.endswith((AP, TOP1))]
     rows = ['| variant | metric | params (M) | FLOPs (G) | latency (ms) |', '|---|---|---|---|---|']
     for variant in variants:
+        prefix = '' if variant == 'student' else f'{variant}/'
+        score = next((f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}{AP}', f'{prefix}{TOP1}')), '-')
+        if variant == 'blend':  # two models side by side: it costs the student and the integrated one together
+            rows.append(f'| {variant} | {score} | student + integrated | | |')
+            continue
         single = build_variant(cfg, model, variant) if isinstance(model, Distiller) else model
         cost = measure_cost(single.to(next(model.parameters()).device), batch)
-        prefix = '' if variant == 'student' else f'{variant}/'
-        score = next(
-            (f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}coco/bbox_mAP', f'{prefix}accuracy/top1')), '-'
-        )
         rows.append(
             f'| {variant} | {score} | {cost.params / 1e6:.3f} | {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
         )

@@ -51,6 +51,10 @@ def load_config(args: argparse.Namespace) -> Config:
     if not torch.cuda.is_available() and args.launcher != 'none':
         cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
         cfg.env_cfg.dist_cfg = dict(backend='gloo')
+        # mmengine's default wrapper, which would name a GPU for each process.
+        unused = cfg.get('find_unused_parameters', False)
+        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
+        cfg.model_wrapper_cfg = {'device_ids': None, **(cfg.get('model_wrapper_cfg') or wrapper)}
     return prepare_config(cfg)
 
 
@@ -64,6 +68,8 @@ def _enable_amp(cfg: Config) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner that the config asks for."""
+    if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')  # mmengine would call torch.cuda.set_device
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

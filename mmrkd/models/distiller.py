@@ -79,6 +79,8 @@ class Distiller(BaseModel):
             self.methods = nn.ModuleList(m if isinstance(m, DistillMethod) else MODELS.build(m) for m in methods)
             self.match = self._wire()
         self.names = _unique_names(self.methods)
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError(f'two methods predict under the same name: {self.variants}. Use one of them.')
         self.set_variant(variant)
         self._register_state_dict_hook(_rename_on_save)
         self._register_load_state_dict_pre_hook(self._rename_on_load)
@@ -188,6 +190,9 @@ def _rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', 
     rest = [k for k in state_dict if k.startswith(prefix + METHODS_PREFIX)]
     for key in own:
         state_dict[prefix + key[len(prefix + STUDENT_PREFIX) :]] = state_dict.pop(key)
+    versions = getattr(state_dict, '_metadata', {})
+    for key in [k for k in versions if k.startswith(prefix + STUDENT_PREFIX)]:
+        versions[prefix + key[len(prefix + STUDENT_PREFIX) :]] = versions.pop(key)
     for key in rest:  # after the student, so that its keys keep the order of the plain model
         state_dict[key] = state_dict.pop(key)
 

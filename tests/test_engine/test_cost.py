@@ -34,10 +34,21 @@ def test_table_has_a_row_for_each_variant(tmp_path):
     methods = [dict(type='mmrkd.ERA')]
     distiller = build_distiller(student, teacher, methods)
     cfg = Config(dict(model=dict(type='mmrkd.Distiller', student=student, teacher=teacher, methods=methods)))
-    metrics = {'coco/bbox_mAP': 0.25, 'integrated/coco/bbox_mAP': 0.5, 'teacher/coco/bbox_mAP': 0.75}
-    table = cost_table(cfg, distiller, [detection_batch(1)], ['student', 'integrated', 'teacher'], metrics)
+    metrics = {
+        'coco/bbox_mAP': 0.25,
+        'integrated/coco/bbox_mAP': 0.5,
+        'teacher/coco/bbox_mAP': 0.75,
+        'blend/coco/bbox_mAP': 0.6,
+    }
+    table = cost_table(cfg, distiller, [detection_batch(1)], ['student', 'integrated', 'teacher', 'blend'], metrics)
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
-    assert [row[:2] for row in rows] == [['student', '0.25'], ['integrated', '0.5'], ['teacher', '0.75']]
-    params = [float(row[2]) for row in rows]
+    assert [row[:2] for row in rows] == [
+        ['student', '0.25'],
+        ['integrated', '0.5'],
+        ['teacher', '0.75'],
+        ['blend', '0.6'],
+    ]
+    assert rows[3][2] == 'student + integrated'
+    params = [float(row[2]) for row in rows[:3]]
     assert params[0] == round(sum(p.numel() for p in distiller.student.parameters()) / 1e6, 3)
     assert params[0] < params[1]

@@ -100,14 +100,20 @@ def test_what_makes_preprocessors_differ(other):
 
 
 @pytest.mark.parametrize(
-    'teacher', [CAFFE, dict(IMAGENET, pad_size_divisor=16), dict(CAFFE, pad_value=9)], ids=['pixels', 'size', 'filling']
+    'student, teacher',
+    [
+        (IMAGENET, CAFFE),
+        (IMAGENET, dict(IMAGENET, pad_size_divisor=16)),
+        (IMAGENET, dict(IMAGENET, pad_value=9)),
+        (dict(mean=None, std=None), dict(mean=None, std=None, pad_value=9)),
+    ],
+    ids=['pixels', 'size', 'filling', 'filling of raw pixels'],
 )
-def test_the_students_input_is_not_changed(teacher):
-    student, teacher = ImgDataPreprocessor(**IMAGENET), ImgDataPreprocessor(**teacher)
+def test_the_students_input_is_not_changed(student, teacher):
     inputs = torch.rand(1, 3, 8, 8)
     before = inputs.clone()
     samples = [BaseDataElement(metainfo=dict(img_shape=(4, 5)))]
-    converted = InputConverter(student, teacher)(inputs, samples)
+    converted = InputConverter(ImgDataPreprocessor(**student), ImgDataPreprocessor(**teacher))(inputs, samples)
     assert converted is not inputs
     converted.fill_(0)
     assert torch.equal(inputs, before)

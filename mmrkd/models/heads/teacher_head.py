@@ -43,7 +43,7 @@ class TeacherHead(nn.Module):
         Returns:
             The sum of the teacher's losses, a scalar in float32, and the outputs of its dense or classification head.
         """
-        losses, outputs = self.teacher.adapter.task_loss(self._fill(estimates, view.all_feats), view.inputs, samples)
+        losses, outputs = self.teacher.adapter.judge(self._fill(estimates, view.all_feats), view.inputs, samples)
         return sum_losses(losses), outputs
 
     @torch.no_grad()

@@ -1,0 +1,123 @@
+import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmrkd.adapters import build_adapter
+from mmrkd.adapters.base import _stride, reuse_features
+from mmrkd.adapters.classification import ClassificationAdapter
+from mmrkd.adapters.detection import DetectionAdapter
+from mmrkd.testing import build_model, tiny_classifier, tiny_faster_rcnn, tiny_retinanet
+
+
+class Model(nn.Module):
+    def extract_feat(self, inputs):
+        return inputs + 1
+
+    def loss(self, inputs):
+        return self.extract_feat(inputs).sum()
+
+
+class TestReuseFeatures:
+    def test_features_that_are_there_are_handed_out_whatever_the_arguments(self):
+        model, feats = Model(), object()
+        with reuse_features(model, feats):
+            assert model.extract_feat() is feats
+            assert model.extract_feat(torch.ones(1), batch_data_samples=None) is feats
+
+    def test_the_model_uses_them(self):
+        model = Model()
+        with reuse_features(model, torch.tensor([5.0])):
+            assert model.loss(torch.tensor([1.0])) == 5
+        assert model.loss(torch.tensor([1.0])) == 2
+
+    def test_no_attribute_stays(self):
+        model = Model()
+        before = dict(vars(model))
+        with reuse_features(model, None):
+            assert 'extract_feat' in vars(model)
+        assert vars(model) == before
+        assert model.extract_feat.__func__ is Model.extract_feat
+
+    def test_no_attribute_stays_after_an_error(self):
+        model = Model()
+        with pytest.raises(AttributeError, match='NoneType'):
+            with reuse_features(model, None):
+                model.loss(torch.ones(1))
+        assert 'extract_feat' not in vars(model)
+
+    def test_other_models_of_the_class_are_not_touched(self):
+        model, other = Model(), Model()
+        with reuse_features(model, None):
+            assert other.extract_feat(torch.tensor(1.0)) == 2
+
+
+class TestBuildAdapter:
+    def test_the_library_decides(self):
+        assert type(build_adapter(build_model(tiny_retinanet()))) is DetectionAdapter
+        assert type(build_adapter(build_model(tiny_classifier()))) is ClassificationAdapter
+
+    def test_a_class_of_the_user_is_known_by_the_class_above_it(self):
+        from mmdet.models import RetinaNet
+
+        class MyDetector(RetinaNet):
+            pass
+
+        model = build_model(tiny_retinanet())
+        model.__class__ = MyDetector
+        assert MyDetector.__module__.split('.')[0] != 'mmdet'
+        adapter = build_adapter(model)
+        assert type(adapter) is DetectionAdapter and adapter.model is model
+
+    @pytest.mark.parametrize('model', [nn.Linear(1, 1), type('Mine', (BaseModel,), {'forward': None})()])
+    def test_other_models_are_refused_by_name(self, model):
+        with pytest.raises(TypeError) as error:
+            build_adapter(model)
+        message = str(error.value)
+        assert type(model).__name__ in message and type(model).__module__ in message
+        assert 'mmdet or mmpretrain' in message
+
+
+class TestDryRun:
+    @pytest.mark.parametrize(
+        'cfg, expected',
+        [
+            (tiny_retinanet(8, 16), [(16, 8), (16, 16), (16, 32)]),
+            (tiny_retinanet(8, 24, strides=(4, 8, 16, 32, 64)), [(24, s) for s in (4, 8, 16, 32, 64)]),
+            (tiny_retinanet(8, 16, strides=(8, 16, 32, 64, 128)), [(16, s) for s in (8, 16, 32, 64, 128)]),
+            (tiny_faster_rcnn(8, 16), [(16, s) for s in (4, 8, 16, 32, 64)]),
+            (tiny_classifier(8), [(64, None)]),
+        ],
+        ids=['retinanet', 'retinanet from 4', 'retinanet to 128', 'faster rcnn', 'classifier'],
+    )
+    def test_channels_and_strides(self, cfg, expected):
+        adapter = build_adapter(build_model(cfg))
+        assert [(level.channels, level.stride) for level in adapter.levels(adapter.dry_run()[0])] == expected
+
+    def test_it_changes_nothing(self):
+        model = build_model(tiny_retinanet())
+        model.train()
+        model.neck.eval()
+        modes = [module.training for module in model.modules()]
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        feats, layout = build_adapter(model).dry_run()
+        assert [module.training for module in model.modules()] == modes
+        assert len(set(modes)) == 2
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+        assert not any(f.requires_grad for f in feats)
+        assert layout == build_adapter(model).layout(feats)
+
+    def test_the_mode_is_restored_after_an_error(self):
+        model = build_model(tiny_retinanet())
+        model.train()
+        adapter = build_adapter(model)
+        model.neck.forward = None
+        with pytest.raises(TypeError):
+            adapter.dry_run()
+        assert all(module.training for module in model.modules())
+
+    @pytest.mark.parametrize(
+        'size, cells, stride', [(128, 16, 8), (128, 1, 128), (300, 19, 16), (300, 10, 30), (300, 38, 8), (127, 16, 8)]
+    )
+    def test_stride_of_a_feature_map(self, size, cells, stride):
+        assert _stride(size, cells) == stride

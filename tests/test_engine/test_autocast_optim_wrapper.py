@@ -1,0 +1,123 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmrkd.engine import AutocastOptimWrapper
+from mmrkd.testing import (
+    build_distiller,
+    classification_batch,
+    detection_batch,
+    model_inputs,
+    save_random_teacher,
+    tiny_classifier,
+    tiny_retinanet,
+)
+
+
+def wrapper_of(model, lr=0.5, **kwargs):
+    return AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr), **kwargs)
+
+
+class TestAlone:
+    def test_the_forward_pass_is_in_bfloat16_and_the_weights_are_not(self):
+        model = nn.Linear(3, 2)
+        wrapper = wrapper_of(model)
+        with wrapper.optim_context(model):
+            assert model(torch.rand(1, 3)).dtype == torch.bfloat16
+        assert model(torch.rand(1, 3)).dtype == torch.float32
+        assert model.weight.dtype == torch.float32
+
+    def test_autocast_ends_with_an_error(self):
+        model = nn.Linear(3, 2)
+        with pytest.raises(RuntimeError):
+            with wrapper_of(model).optim_context(model):
+                model(torch.rand(1, 5))
+        assert model(torch.rand(1, 3)).dtype == torch.float32
+
+    def test_a_step_by_hand(self):
+        model = nn.Linear(1, 1, bias=False)
+        model.weight.data.fill_(1.0)
+        wrapper = wrapper_of(model, lr=0.5)
+        with wrapper.optim_context(model):
+            loss = model(torch.full((1, 1), 2.0)).float().square().sum()  # (2 w)^2, derivative 8 w
+        wrapper.update_params(loss)
+        assert model.weight.item() == 1.0 - 0.5 * 8
+        assert wrapper.optimizer.param_groups[0]['params'][0].dtype == torch.float32
+
+    def test_gradients_are_accumulated_as_in_the_plain_wrapper(self):
+        model = nn.Linear(1, 1, bias=False)
+        model.weight.data.fill_(1.0)
+        wrapper = wrapper_of(model, lr=0.5, accumulative_counts=2)
+        wrapper.initialize_count_status(model, 0, 2)
+        for expected in (1.0, -3.0):
+            with wrapper.optim_context(model):
+                loss = model(torch.full((1, 1), 2.0)).float().square().sum()
+            wrapper.update_params(loss)
+            assert model.weight.item() == expected
+
+    def test_other_types_are_refused(self):
+        with pytest.raises(ValueError, match="'bfloat16' or 'float16', but got 'float64'"):
+            wrapper_of(nn.Linear(1, 1), dtype='float64')
+
+    def test_float16_can_be_asked_for(self):
+        assert wrapper_of(nn.Linear(1, 1), dtype='float16').cast_dtype == torch.float16
+
+    def test_it_is_registered(self):
+        model = nn.Linear(1, 1)
+        cfg = dict(type='mmrkd.AutocastOptimWrapper', optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=1.0))
+        assert type(build_optim_wrapper(model, cfg)) is AutocastOptimWrapper
+
+
+@pytest.mark.parametrize(
+    'student, teacher, batch',
+    [
+        (tiny_retinanet(), tiny_retinanet(12, 24), detection_batch),
+        (tiny_classifier(), tiny_classifier(12), classification_batch),
+    ],
+    ids=['retinanet', 'classifier'],
+)
+class TestDistillation:
+    @pytest.fixture
+    def distiller(self, student, teacher, tmp_path):
+        methods = [dict(type='mmrkd.ERA', w_kd=1.0, twi_on='all', twi_kd=True), dict(type='mmrkd.FitNets')]
+        return build_distiller(student, save_random_teacher(teacher, tmp_path), methods).train()
+
+    def test_features_are_bfloat16_and_losses_float32(self, distiller, batch):
+        seen = {}
+        for name, model in (('student', distiller.student), ('teacher', distiller.teacher.model)):
+            model.backbone.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out[-1].dtype}))
+        inputs, samples = model_inputs(distiller, batch())
+        with wrapper_of(distiller).optim_context(distiller):
+            losses = distiller(inputs, samples, mode='loss')
+        assert seen == dict(student=torch.bfloat16, teacher=torch.bfloat16)
+        found = {name: value for name, value in losses.items() if '.' in name}
+        assert {'era.loss_kd', 'era.loss_feat', 'era.loss_res_4', 'era.loss_twi_0', 'fitnets.loss_feat'} <= set(found)
+        for name, value in found.items():
+            assert value.dtype == torch.float32, name
+            assert torch.isfinite(value), name
+
+    def test_losses_are_close_to_those_in_full_precision(self, distiller, batch):
+        inputs, samples = model_inputs(distiller, batch())
+        other = deepcopy(distiller)
+        expected = other(inputs, deepcopy(samples), mode='loss')
+        with wrapper_of(distiller).optim_context(distiller):
+            losses = distiller(inputs, deepcopy(samples), mode='loss')
+        assert list(losses) == list(expected)
+        for name, value in expected.items():
+            if '.' in name and 'kd' not in name:
+                assert losses[name].item() == pytest.approx(value.item(), rel=0.05), name
+
+    def test_it_trains(self, distiller, batch):
+        wrapper = wrapper_of(distiller, lr=1e-3)
+        before = {name: p.detach().clone() for name, p in distiller.named_parameters()}
+        fingerprint = distiller.teacher.fingerprint()
+        distiller.train_step(batch(), wrapper)
+        for name, parameter in distiller.named_parameters():
+            assert parameter.dtype == torch.float32 and torch.isfinite(parameter).all(), name
+        changed = [name for name, p in distiller.named_parameters() if not torch.equal(p, before[name])]
+        assert any(name.startswith('student.backbone') for name in changed)
+        assert any(name.startswith('methods.0') for name in changed)
+        assert distiller.teacher.fingerprint() == fingerprint

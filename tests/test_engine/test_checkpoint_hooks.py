@@ -1,0 +1,287 @@
+import os
+import pickle
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.runner import Runner, load_checkpoint
+
+from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
+from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
+
+PLAIN = dict(classifier=tiny_classifier, retinanet=tiny_retinanet)
+
+
+def read(path):
+    return torch.load(path, weights_only=False)
+
+
+def assert_equal_states(found, expected):
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+
+
+@pytest.fixture(scope='module', params=['classifier', 'retinanet'])
+def finished(request, run_cfg, train, tmp_path_factory):
+    """An uninterrupted run of two epochs: its kind, folder and final weights."""
+    folder = tmp_path_factory.mktemp('finished')
+    runner = train(run_cfg(folder, request.param))
+    return SimpleNamespace(kind=request.param, folder=folder, state=runner.model.state_dict(), ema=False)
+
+
+@pytest.fixture(scope='module')
+def finished_with_ema(run_cfg, train, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('finished_with_ema')
+    runner = train(run_cfg(folder, ema=True))
+    hook = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    return SimpleNamespace(
+        kind='classifier', folder=folder, state=runner.model.state_dict(), ema=hook.ema_model.state_dict()
+    )
+
+
+class TestPlainCheckpoint:
+    def check(self, run, path):
+        """The checkpoint is one of the plain model; returns it."""
+        checkpoint, plain = read(path), build_model(PLAIN[run.kind](), seed=9)
+        assert list(checkpoint['state_dict']) == list(plain.state_dict())
+        load_checkpoint(plain, str(path), strict=True)
+        assert_equal_states(plain.state_dict(), checkpoint['state_dict'])
+        return checkpoint
+
+    @pytest.mark.parametrize('epoch', [1, 2])
+    def test_its_weights_are_the_students_under_plain_names(self, finished, epoch):
+        self.check(finished, finished.folder / f'epoch_{epoch}.pth')
+
+    def test_they_are_the_weights_of_that_epoch(self, finished):
+        last = self.check(finished, finished.folder / 'epoch_2.pth')
+        expected = {k: v for k, v in finished.state.items() if not k.startswith('methods.')}
+        assert_equal_states(last['state_dict'], expected)
+        first = read(finished.folder / 'epoch_1.pth')['state_dict']
+        assert any(not torch.equal(v, first[k]) for k, v in expected.items())
+
+    def test_the_methods_are_in_an_entry_of_their_own(self, finished):
+        checkpoint = read(finished.folder / 'epoch_2.pth')
+        assert list(checkpoint[METHOD_STATE]) == ['state_dict']
+        expected = {k: v for k, v in finished.state.items() if k.startswith('methods.')}
+        assert_equal_states(checkpoint[METHOD_STATE]['state_dict'], expected)
+        assert any('neck.branches' in k for k in expected)
+
+    def test_it_is_small(self, finished, teachers):
+        """The teacher is not in it: student, methods and their momentum, and little else."""
+        checkpoint = read(finished.folder / 'epoch_2.pth')
+        tensors = [*checkpoint['state_dict'].values(), *checkpoint[METHOD_STATE]['state_dict'].values()]
+        weights = sum(t.numel() * t.element_size() for t in tensors)
+        others = sum(t.numel() * t.element_size() for t in read(teachers[finished.kind]['ckpt'])['state_dict'].values())
+        assert os.path.getsize(finished.folder / 'epoch_2.pth') < 2 * weights + 0.5 * others
+
+    def test_reading_it_needs_no_mmrkd(self, finished):
+        modules = set()
+
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module, name):
+                modules.add(module.split('.')[0])
+                return super().find_class(module, name)
+
+        torch.load(
+            finished.folder / 'epoch_2.pth',
+            weights_only=False,
+            pickle_module=SimpleNamespace(Unpickler=Unpickler, load=pickle.load, __name__='pickle'),
+        )
+        assert 'torch' in modules and 'mmrkd' not in modules
+
+    def test_it_loads_without_running_code(self, finished):
+        loaded = load_checkpoint_file(str(finished.folder / 'epoch_2.pth'))
+        assert METHOD_STATE in loaded and loaded['meta']['epoch'] == 2
+
+    def test_with_ema_it_holds_the_averages(self, finished_with_ema):
+        checkpoint = self.check(finished_with_ema, finished_with_ema.folder / 'epoch_2.pth')
+        averages = {k[len('module.') :]: v for k, v in finished_with_ema.ema.items() if k.startswith('module.')}
+        plain = {k: v for k, v in averages.items() if not k.startswith('methods.')}
+        assert_equal_states(checkpoint['state_dict'], plain)
+        assert any(not torch.equal(v, finished_with_ema.state[k]) for k, v in plain.items())
+
+    def test_with_ema_the_other_weights_are_split_too(self, finished_with_ema):
+        checkpoint = read(finished_with_ema.folder / 'epoch_2.pth')
+        student = [k for k in finished_with_ema.state if not k.startswith('methods.')]
+        methods = [k for k in finished_with_ema.state if k.startswith('methods.')]
+        assert sorted(checkpoint['ema_state_dict']) == sorted(['steps', *(f'module.{k}' for k in student)])
+        assert list(checkpoint[METHOD_STATE]['ema_state_dict']) == [f'module.{k}' for k in methods]
+        assert list(checkpoint[METHOD_STATE]['state_dict']) == methods
+        for key in student:  # mmengine swaps them: the trained weights ride in the entry of the averages
+            assert torch.equal(checkpoint['ema_state_dict'][f'module.{key}'], finished_with_ema.state[key])
+        for key in methods:
+            averaged = finished_with_ema.ema[f'module.{key}']
+            assert torch.equal(checkpoint[METHOD_STATE]['state_dict'][key], averaged)
+
+    @pytest.mark.parametrize('ema', [False, True], ids=['', 'ema'])
+    def test_the_best_checkpoint_and_the_last_ones(self, run_cfg, train, tmp_path, ema):
+        hook = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='tiny/score', rule='greater')
+        runner = train(run_cfg(tmp_path, ema=ema, **{'default_hooks.checkpoint': hook}))
+        files = sorted(path.name for path in tmp_path.glob('*.pth'))
+        assert len(files) == 2 and files[0].startswith('best_tiny_score_epoch_') and files[1] == 'epoch_2.pth'
+        for name in files:
+            self.check(SimpleNamespace(kind='classifier'), tmp_path / name)
+            assert METHOD_STATE in read(tmp_path / name)
+        hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+        assert hook.best_ckpt_path == str(tmp_path / files[0])
+
+    def test_the_running_model_is_not_split(self, finished):
+        assert any(k.startswith('methods.') for k in finished.state)
+
+
+class TestResume:
+    def resume(self, run, run_cfg, train, folder, **changes):
+        ckpt = str(run.folder / 'epoch_1.pth')
+        runner = train(run_cfg(folder, run.kind, ema=bool(run.ema), resume=True, load_from=ckpt, **changes))
+        assert sorted(path.name for path in folder.glob('*.pth')) == ['epoch_2.pth'], 'epoch 1 was trained again'
+        return runner
+
+    def assert_same_checkpoints(self, folder, expected):
+        found, expected = read(folder / 'epoch_2.pth'), read(expected / 'epoch_2.pth')
+        for entry in ('state_dict', 'ema_state_dict'):
+            if entry in expected:
+                assert_equal_states(found[entry], expected[entry])
+            if entry in expected[METHOD_STATE]:
+                assert_equal_states(found[METHOD_STATE][entry], expected[METHOD_STATE][entry])
+        for index, state in expected['optimizer']['state'].items():
+            assert torch.equal(found['optimizer']['state'][index]['momentum_buffer'], state['momentum_buffer'])
+        assert found['param_schedulers'] == expected['param_schedulers']
+        assert found['meta']['iter'] == expected['meta']['iter'] == 4
+
+    def test_it_ends_where_the_uninterrupted_run_ended(self, finished, run_cfg, train, tmp_path):
+        runner = self.resume(finished, run_cfg, train, tmp_path)
+        assert_equal_states(runner.model.state_dict(), finished.state)
+        self.assert_same_checkpoints(tmp_path, finished.folder)
+
+    def test_with_ema_the_averages_do_too(self, finished_with_ema, run_cfg, train, tmp_path):
+        runner = self.resume(finished_with_ema, run_cfg, train, tmp_path)
+        assert_equal_states(runner.model.state_dict(), finished_with_ema.state)
+        hook = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+        assert_equal_states(hook.ema_model.state_dict(), finished_with_ema.ema)
+        self.assert_same_checkpoints(tmp_path, finished_with_ema.folder)
+
+    def test_the_state_of_the_methods_matters(self, finished, run_cfg, train, tmp_path):
+        """Without it the comparison above fails."""
+        checkpoint = read(finished.folder / 'epoch_1.pth')
+        for value in checkpoint[METHOD_STATE]['state_dict'].values():
+            value.zero_()
+        other = SimpleNamespace(kind=finished.kind, folder=tmp_path / 'other', ema=False)
+        other.folder.mkdir()
+        torch.save(checkpoint, other.folder / 'epoch_1.pth')
+        (tmp_path / 'run').mkdir()
+        runner = self.resume(other, run_cfg, train, tmp_path / 'run')
+        assert any(not torch.equal(v, finished.state[k]) for k, v in runner.model.state_dict().items())
+
+    def test_a_plain_checkpoint_is_refused(self, run_cfg, train, finished, tmp_path):
+        checkpoint = read(finished.folder / 'epoch_1.pth')
+        del checkpoint[METHOD_STATE]
+        torch.save(checkpoint, tmp_path / 'plain.pth')
+        cfg = run_cfg(tmp_path, finished.kind, resume=True, load_from=str(tmp_path / 'plain.pth'))
+        with pytest.raises(ValueError) as error:
+            train(cfg)
+        message = str(error.value)
+        assert 'cannot resume the distillation' in message and "'mmrkd'" in message and 'load_from' in message
+
+
+class TestLoadFrom:
+    def start(self, cfg):
+        """Builds a runner and loads, without training."""
+        runner = Runner.from_cfg(cfg)
+        runner._init_model_weights()
+        runner.load_or_resume()
+        return runner.model
+
+    def test_a_plain_checkpoint_fills_the_student(self, run_cfg, tmp_path):
+        weights = build_model(tiny_classifier(), seed=11).state_dict()
+        torch.save(dict(state_dict=weights, meta={}), tmp_path / 'plain.pth')
+        model = self.start(run_cfg(tmp_path, load_from=str(tmp_path / 'plain.pth')))
+        assert_equal_states(model.student.state_dict(), weights)
+
+    def test_a_checkpoint_of_a_distillation_fills_student_and_methods(self, run_cfg, finished, tmp_path):
+        ckpt = str(finished.folder / 'epoch_2.pth')
+        model = self.start(run_cfg(tmp_path, finished.kind, load_from=ckpt))
+        assert_equal_states(model.state_dict(), finished.state)
+
+    def test_a_plain_run_starts_from_a_checkpoint_of_a_distillation(self, run_cfg, finished, tmp_path):
+        ckpt = str(finished.folder / 'epoch_2.pth')
+        model = self.start(run_cfg(tmp_path, finished.kind, plain=True, load_from=ckpt))
+        assert_equal_states(model.state_dict(), read(ckpt)['state_dict'])
+
+    def test_a_plain_run_resumes_from_a_checkpoint_of_a_distillation_without_methods(self, run_cfg, train, tmp_path):
+        """Off is off through a whole runner: stopped as a distillation and resumed as a plain run."""
+        plain = train(run_cfg(tmp_path / 'plain', plain=True))
+        train(run_cfg(tmp_path / 'distilled', methods=()))
+        assert_equal_states(
+            read(tmp_path / 'distilled' / 'epoch_2.pth')['state_dict'],
+            read(tmp_path / 'plain/epoch_2.pth')['state_dict'],
+        )
+        ckpt = str(tmp_path / 'distilled' / 'epoch_1.pth')
+        resumed = train(run_cfg(tmp_path / 'resumed', plain=True, resume=True, load_from=ckpt))
+        assert_equal_states(resumed.model.state_dict(), plain.model.state_dict())
+
+
+class TestVariantsOfAPlainCheckpoint:
+    """What the methods trained is not in it; random weights must not be tested in its place."""
+
+    @pytest.fixture
+    def cfg_of(self, run_cfg, tmp_path):
+        torch.save(dict(state_dict=build_model(tiny_classifier(), seed=11).state_dict()), tmp_path / 'plain.pth')
+
+        def cfg_of(*variants):
+            loop = dict(type='mmrkd.VariantTestLoop', variants=variants)
+            return run_cfg(tmp_path, load_from=str(tmp_path / 'plain.pth'), test_cfg=loop)
+
+        return cfg_of
+
+    @pytest.mark.parametrize('variant', ['integrated', 'blend'])
+    def test_what_the_methods_trained_is_refused(self, cfg_of, variant):
+        with pytest.raises(ValueError) as error:
+            Runner.from_cfg(cfg_of('student', variant)).test()
+        message = str(error.value)
+        assert f"cannot test ['{variant}']" in message and "'mmrkd'" in message
+
+    def test_student_and_teacher_are_in_it(self, cfg_of):
+        metrics = Runner.from_cfg(cfg_of('student', 'teacher')).test()
+        assert {'tiny/score', 'teacher/tiny/score'} <= set(metrics)
+
+    def test_a_training_that_starts_from_it_may_test_them_later(self, cfg_of, train):
+        runner = train(cfg_of('student', 'integrated'))
+        assert runner.iter == 4
+
+
+class TestHooksAlone:
+    def checkpoint(self):
+        weights = {'a': torch.zeros(1), 'methods.0.b': torch.ones(1), 'c': torch.ones(2)}
+        return dict(
+            state_dict=dict(weights),
+            ema_state_dict={'steps': torch.zeros(()), **{f'module.{k}': v + 1 for k, v in weights.items()}},
+        )
+
+    def test_merging_undoes_splitting(self):
+        checkpoint, runner = self.checkpoint(), SimpleNamespace(_resume=True)
+        before = deepcopy(checkpoint)
+        SplitCheckpointHook().before_save_checkpoint(runner, checkpoint)
+        assert list(checkpoint['state_dict']) == ['a', 'c']
+        assert list(checkpoint['ema_state_dict']) == ['steps', 'module.a', 'module.c']
+        MergeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+        for entry, weights in before.items():
+            assert checkpoint[entry].keys() == weights.keys()
+            assert all(torch.equal(checkpoint[entry][k], v) for k, v in weights.items())
+
+    def test_a_name_that_only_contains_methods_stays(self):
+        checkpoint = dict(state_dict={'head.methods.weight': torch.zeros(1)})
+        SplitCheckpointHook().before_save_checkpoint(None, checkpoint)
+        assert list(checkpoint['state_dict']) == ['head.methods.weight']
+        assert checkpoint[METHOD_STATE] == {'state_dict': {}}
+
+    def test_they_stand_on_the_right_side_of_ema(self):
+        from mmengine.hooks.hook import Hook
+        from mmengine.runner import get_priority
+
+        assert get_priority(MergeCheckpointHook.priority) < get_priority(EMAHook.priority)
+        assert get_priority(EMAHook.priority) < get_priority(SplitCheckpointHook.priority)
+        assert issubclass(MergeCheckpointHook, Hook)
