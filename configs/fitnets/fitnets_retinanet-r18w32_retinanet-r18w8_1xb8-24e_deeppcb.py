@@ -9,5 +9,5 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.FitNets', w_feat=0.3)],
+    methods=[dict(type='mmrkd.FitNets', w_feat=1.0)],
 )
