@@ -3,10 +3,11 @@
 The folder is `bccd/` below `$MMRKD_DATA` (default: `data`). Training tunes on `val`; `tools/test.py` reports `test`.
 """
 
-_base_ = './small_coco.py'
+_base_ = '../small_coco.py'
 data_root = '{{$MMRKD_DATA:data}}/bccd/'
 image_size = (320, 240)
-where = dict(data_root=data_root, metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
+metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
+where = dict(data_root=data_root, metainfo=metainfo)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,10 +3,11 @@
 The folder is `deeppcb/` below `$MMRKD_DATA` (default: `data`). Training tunes on `val`; `tools/test.py` reports `test`.
 """
 
-_base_ = './small_coco.py'
+_base_ = '../small_coco.py'
 data_root = '{{$MMRKD_DATA:data}}/deeppcb/'
 image_size = (320, 320)
-where = dict(data_root=data_root, metainfo=dict(classes=('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole')))
+metainfo = dict(classes=('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole'))
+where = dict(data_root=data_root, metainfo=metainfo)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -5,10 +5,11 @@
 mirrored digit is no digit.
 """
 
-_base_ = './small_coco.py'
+_base_ = '../small_coco.py'
 data_root = '{{$MMRKD_DATA:data}}/digits/'
 image_size = (160, 160)
-where = dict(data_root=data_root, metainfo=dict(classes=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')))
+metainfo = dict(classes=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'))
+where = dict(data_root=data_root, metainfo=metainfo)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
