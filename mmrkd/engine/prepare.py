@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from mmrkd.export import OWN_HOOKS
+
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain fetches what is not there
-HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
 SELF_FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain downloads these when they are not there
 
 
@@ -31,7 +32,7 @@ def prepare_config(cfg: Config) -> Config:
     check_data(cfg)
     if is_distillation(cfg):
         present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=h) for h in HOOKS if h not in present)]
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=h) for h in OWN_HOOKS if h not in present)]
     return cfg
 
 

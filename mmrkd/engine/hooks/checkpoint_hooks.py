@@ -6,9 +6,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.models.distiller import METHODS_PREFIX
 from mmrkd.registry import HOOKS
 
-ENTRIES = {'state_dict': 'methods.', 'ema_state_dict': 'module.methods.'}
+ENTRIES = {'state_dict': METHODS_PREFIX, 'ema_state_dict': f'module.{METHODS_PREFIX}'}
 
 
 @HOOKS.register_module()
