@@ -90,11 +90,13 @@ class StudentView:
         inputs: Images as the student sees them, ``(N, 3, H, W)``.
         feats: Matched features, finest first.
         outputs: What the student's dense or classification head returned during its own loss; ``None`` if it has none.
+        taps: Outputs of the modules that methods asked for (:attr:`DistillMethod.student_taps`), by module name.
     """
 
     inputs: Tensor
     feats: Features
     outputs: Any = None
+    taps: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,12 +108,14 @@ class TeacherView:
         feats: Matched features, cropped to the student's grid, finest first.
         all_feats: All features as the teacher's head takes them.
         compute_outputs: Runs the teacher's head on ``all_feats``; called at most once a step.
+        taps: Outputs of the modules that methods asked for (:attr:`DistillMethod.teacher_taps`), by module name.
     """
 
     inputs: Tensor
     feats: Features
     all_feats: Any
     compute_outputs: Callable[[], Any]
+    taps: dict[str, Any] = field(default_factory=dict)
     _outputs: Any = field(default=None, repr=False)
 
     @property

@@ -1,8 +1,9 @@
 """What every model must be able to do for a distiller."""
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Optional
 
 import torch
@@ -47,6 +48,20 @@ class ModelAdapter(ABC):
     def extract(self, inputs: Tensor) -> Any:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
         return self.model.extract_feat(inputs)
+
+    def tapped(self, names: Sequence[str]) -> AbstractContextManager[dict[str, Any]]:
+        """Records the outputs of modules of the model, by their name in it (``'backbone.layer4'``), inside a ``with``.
+
+        Raises:
+            KeyError: The model has no module of that name; the nearest names are suggested.
+        """
+        modules = dict(self.model.named_modules()) if names else {}
+        for name in names:
+            if name not in modules:
+                children = [child for child, _ in self.model.named_children()]
+                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
+                raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
+        return tap_outputs(**{name: modules[name] for name in names})
 
     @abstractmethod
     def features(self, feats: Any) -> Features:
@@ -135,6 +150,12 @@ class ModelAdapter(ABC):
         with self.evaluating():
             feats = self.extract(parameter.new_zeros(1, 3, size, size))
             return feats, self.layout(feats)
+
+    def dry_run_taps(self, names: Sequence[str], size: int = 128) -> dict[str, Any]:
+        """Returns what modules of the model give for one blank image. Changes no buffer."""
+        with self.evaluating(), self.tapped(names) as taps:
+            self.extract(next(self.model.parameters()).new_zeros(1, 3, size, size))
+        return taps
 
     def levels(self, feats: Any, size: int = 128) -> tuple[Level, ...]:
         """Describes the distillable features of a dry run with images of ``size`` pixels."""

@@ -92,6 +92,8 @@ class Distiller(BaseModel):
         pair = Pair(self.adapter, self.teacher, match, _layout_gap(own_layout, others_layout))
         for method in self.methods:
             method.setup(pair)
+            self.adapter.tapped(method.student_taps)  # a name that is not there fails here
+            self.teacher.adapter.tapped(method.teacher_taps)
         for s, t in match.pairs:
             print_log(f'matched: student {match.student_levels[s]} <- teacher {match.teacher_levels[t]}', 'current')
         return match
@@ -117,11 +119,12 @@ class Distiller(BaseModel):
         active = [(name, method) for name, method in zip(self.names, self.methods) if method.active]
         if not active:
             return self.student(inputs, data_samples, mode='loss')
-        feats = self.adapter.extract(inputs)
-        task_losses, outputs = self.adapter.task_loss(feats, inputs, data_samples)
+        with self.adapter.tapped(_wanted(active, 'student_taps')) as taps:
+            feats = self.adapter.extract(inputs)
+            task_losses, outputs = self.adapter.task_loss(feats, inputs, data_samples)
         losses = dict(_scaled(task_losses, [method.task_weight for _, method in active]))
-        student = StudentView(inputs, self._matched(feats), outputs)
-        teacher = self._teacher_view(inputs, data_samples, student.feats)
+        student = StudentView(inputs, self._matched(feats), outputs, taps)
+        teacher = self._teacher_view(inputs, data_samples, student.feats, _wanted(active, 'teacher_taps'))
         for name, method in active:
             for key, value in method.losses(student, teacher, data_samples).items():
                 losses[f'{name}.{key}'] = value
@@ -160,9 +163,12 @@ class Distiller(BaseModel):
         features = self.adapter.features(feats)
         return tuple(features[s] for s, _ in self.match.pairs)
 
-    def _teacher_view(self, inputs: Tensor, samples: Sequence, student_feats: Features) -> TeacherView:
+    def _teacher_view(
+        self, inputs: Tensor, samples: Sequence, student_feats: Features, tap_names: Sequence[str]
+    ) -> TeacherView:
         inputs = self.teacher.convert(inputs, samples)
-        all_feats = self.teacher.extract(inputs)
+        with self.teacher.adapter.tapped(tap_names) as taps:
+            all_feats = self.teacher.extract(inputs)
         features = self.teacher.adapter.features(all_feats)
         feats = tuple(_crop(features[t], s) for (_, t), s in zip(self.match.pairs, student_feats))
         cropped = self.teacher.adapter.replace(all_feats, {t: f for (_, t), f in zip(self.match.pairs, feats)})
@@ -171,6 +177,7 @@ class Distiller(BaseModel):
             feats=feats,
             all_feats=cropped,
             compute_outputs=lambda: self.teacher.outputs(cropped),
+            taps=taps,
         )
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Distiller':
@@ -206,6 +213,10 @@ def _scaled(losses: dict[str, Any], weights: Sequence[float]) -> Iterator[tuple[
             yield name, value
         else:
             yield name, [v * weight for v in value] if isinstance(value, (list, tuple)) else value * weight
+
+
+def _wanted(active: Sequence[tuple[str, DistillMethod]], taps: str) -> list[str]:
+    return sorted({name for _, method in active for name in getattr(method, taps)})
 
 
 def _crop(teacher: Tensor, student: Tensor) -> Tensor:

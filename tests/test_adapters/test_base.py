@@ -121,3 +121,21 @@ class TestDryRun:
     )
     def test_stride_of_a_feature_map(self, size, cells, stride):
         assert _stride(size, cells) == stride
+
+
+class TestTapped:
+    def test_a_dry_run_gives_the_outputs_asked_for_and_changes_nothing(self):
+        model = build_model(tiny_retinanet())
+        model.train()
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        taps = build_adapter(model).dry_run_taps(['backbone.layer3', 'neck'], size=64)
+        assert {'backbone.layer3', 'neck'} == set(taps)
+        assert taps['backbone.layer3'].shape == (1, 32, 4, 4) and [f.shape[-1] for f in taps['neck']] == [8, 4, 2]
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert model.training
+
+    def test_where_no_name_is_near_the_parts_are_named(self):
+        with pytest.raises(
+            KeyError, match=r"'xyz'.*\['data_preprocessor', 'backbone', 'neck', 'bbox_head'\]"
+        ):
+            build_adapter(build_model(tiny_retinanet())).tapped(['xyz'])

@@ -517,3 +517,36 @@ def without_scope(value):
 def build_without_init(cfg):
     init_default_scope('mmdet')
     return MODELS.build(ConfigDict(deepcopy(cfg['model'])))
+
+
+class Listening(DistillMethod):
+    """Keeps the views that it is given."""
+
+    student_taps = ('backbone.layer1', 'bbox_head.retina_cls')
+    teacher_taps = ('backbone.layer4', 'neck')
+
+    def losses(self, student, teacher, samples):
+        self.views = student, teacher
+        return {}
+
+
+class TestTaps:
+    def test_methods_get_the_outputs_that_they_ask_for(self, wide_retinanet):
+        model = build_distiller(tiny_retinanet(), wide_retinanet, [Listening()])
+        inputs, samples = model_inputs(model, detection_batch())
+        model.loss(inputs, samples)
+        student, teacher = model.methods[0].views
+        assert set(student.taps) == set(Listening.student_taps) and set(teacher.taps) == set(Listening.teacher_taps)
+        assert student.taps['backbone.layer1'].shape == (2, 8, 24, 24) and student.taps['backbone.layer1'].requires_grad
+        assert teacher.taps['backbone.layer4'].shape == (2, 128, 3, 3)
+        assert all(tap is f for tap, f in zip(teacher.taps['neck'], teacher.feats))
+        assert not any(tap.requires_grad for tap in teacher.taps['neck'])
+
+    def test_a_name_that_is_not_there_is_refused_while_building(self, wide_retinanet):
+        method = Listening()
+        method.student_taps = ('backbone.layer11',)
+        with pytest.raises(KeyError, match=r"RetinaNet has no module 'backbone.layer11'.*'backbone.layer1'"):
+            build_distiller(tiny_retinanet(), wide_retinanet, [method])
+        method.student_taps, method.teacher_taps = (), ('nick',)
+        with pytest.raises(KeyError, match=r"no module 'nick'.*'neck'"):
+            build_distiller(tiny_retinanet(), wide_retinanet, [method])

@@ -49,11 +49,15 @@ class DistillMethod(BaseModule):
 
     Attributes:
         task_weight: Factor on the student's own losses.
+        student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
+        teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
         variants: Names of the predictions that the method adds to ``student`` and ``teacher``.
         refused: Variants that this pair of models cannot have -> why.
     """
 
     task_weight: float = 1.0
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     refused: Mapping[str, str] = MappingProxyType({})
 
