@@ -3,7 +3,7 @@
 set -euo pipefail
 
 GPUS=${GPUS:-8}
-GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 
 # shellcheck disable=SC2086  (SRUN_ARGS holds several arguments)

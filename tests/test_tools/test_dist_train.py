@@ -25,6 +25,11 @@ pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs'),
 ]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 train_dataloader = dict(
     batch_size=1,
     num_workers=0,
@@ -32,6 +37,15 @@ train_dataloader = dict(
     dataset=dict(
         type='CocoDataset', data_root='{root}', ann_file='train.json', data_prefix=dict(img='images/'),
         metainfo=metainfo, pipeline=pipeline))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset', data_root='{root}', ann_file='train.json', data_prefix=dict(img='images/'),
+        metainfo=metainfo, pipeline=test_pipeline, test_mode=True))
+test_evaluator = dict(type='CocoMetric', metric='bbox', ann_file='{root}/train.json')
+test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9))
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
@@ -74,7 +88,8 @@ def free_port():
         return server.getsockname()[1]
 
 
-def dist_train(config, work_dir, processes=2, *options):
+def launch(script, *arguments):
+    """Runs a script of tools/ and returns what it printed; it must succeed."""
     env = {k: v for k, v in os.environ.items() if k not in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT')}
     env.update(
         PATH=f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}',
@@ -84,8 +99,10 @@ def dist_train(config, work_dir, processes=2, *options):
         PYTHONWARNINGS='ignore',
         CUDA_VISIBLE_DEVICES='',
     )
-    command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), str(processes), '--work-dir', str(work_dir)]
-    return subprocess.run([*command, *options], env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
+    result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 @pytest.mark.slow
@@ -95,9 +112,7 @@ def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path)
     text = CONFIG.format(root=dataset, classes=CLASSES, student=tiny_retinanet(), teacher=teacher, methods=methods)
     assert 'find_unused_parameters' not in text
     (tmp_path / 'era.py').write_text(text)
-    result = dist_train(tmp_path / 'era.py', tmp_path / 'run')
-    output = result.stdout + result.stderr
-    assert result.returncode == 0, output
+    launch('dist_train.sh', tmp_path / 'era.py', 2, '--work-dir', tmp_path / 'run')
 
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 4 images, 2 x 1
@@ -111,3 +126,24 @@ def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path)
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
     assert any(key.startswith('methods.0.neck.branches') for key in checkpoint['mmrkd']['state_dict'])
     assert checkpoint['meta']['iter'] == 2
+
+    output = launch('dist_test.sh', tmp_path / 'era.py', tmp_path / 'run' / 'epoch_1.pth', 2, '--work-dir', tmp_path)
+    assert len(re.findall(r'Epoch\(test\) .* integrated/coco/bbox_mAP: ', output)) == 1  # one process reports
+    assert re.search(r'Epoch\(test\) .* coco/bbox_mAP: ', output)
+
+
+def test_slurm_gets_the_resources_and_the_command(tmp_path, monkeypatch):
+    """What srun is asked to run; slurm itself is not here."""
+    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    monkeypatch.setenv('GPUS', '4')
+    monkeypatch.setenv('SRUN_ARGS', '--quotatype=spot --time=60')
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    words = launch('slurm_train.sh', 'part', 'job', 'config.py', 'work dir', '--amp').splitlines()
+    command = words.index(sys.executable)
+    assert words[command:] == [
+        *(sys.executable, '-u', str(ROOT / 'tools/train.py')),
+        *('config.py', '--work-dir=work dir', '--launcher', 'slurm', '--amp'),
+    ]
+    assert {'-p', 'part', '--job-name=job', '--ntasks=4', '--ntasks-per-node=4', '--gres=gpu:4'} <= set(words[:command])
+    assert words[command - 2 : command] == ['--quotatype=spot', '--time=60']
