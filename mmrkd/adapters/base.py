@@ -84,6 +84,15 @@ class ModelAdapter(ABC):
     def logits(self, outputs: Any) -> list[Tensor]:
         """Classification logits in the head's outputs: one ``(P, K)`` tensor, K classes for each of P predictions."""
 
+    def boxes(self, outputs: Any) -> list[Tensor]:
+        """Box regressions in the head's outputs, ``(P, 4 * box_bins)`` beside each of :meth:`logits`; empty without."""
+        return []
+
+    @property
+    def box_bins(self) -> int:
+        """Values that each side of a box has: 1, or the length of the distribution that GFL-type heads regress."""
+        return 1
+
     @property
     @abstractmethod
     def sigmoid(self) -> bool:

@@ -35,6 +35,15 @@ class DetectionAdapter(ModelAdapter):
         classes = self.head.cls_out_channels
         return [s.permute(0, 2, 3, 1).reshape(-1, classes) for s in outputs[0]]
 
+    def boxes(self, outputs: tuple[list[Tensor], ...]) -> list[Tensor]:
+        """Returns ``(N * H_l * W_l * A, 4 * box_bins)`` for each level."""
+        return [b.permute(0, 2, 3, 1).reshape(-1, 4 * self.box_bins) for b in outputs[1]]
+
+    @property
+    def box_bins(self) -> int:
+        """``reg_max + 1`` of a head that integrates a distribution (GFL and its heirs)."""
+        return self.head.reg_max + 1 if hasattr(self.head, 'integral') else 1
+
     @property
     def sigmoid(self) -> bool:
         """Whether the dense head uses sigmoid scores."""
