@@ -27,6 +27,12 @@ class ClassificationAdapter(ModelAdapter):
         return (*feats[:-1], features[0]) if isinstance(feats, (tuple, list)) else features[0]
 
     @property
+    def trial_size(self) -> int:
+        """The size that the backbone was made for, where it has one: Swin takes no image below its windows."""
+        size = getattr(self.model.backbone, 'img_size', 128)
+        return size if isinstance(size, int) else max(size)
+
+    @property
     def head(self) -> Optional[nn.Module]:
         """The classification head."""
         return self.model.head

@@ -76,6 +76,11 @@ class DetectionAdapter(ModelAdapter):
         }
 
     @property
+    def with_mask(self) -> bool:
+        """Whether the detector has a mask branch."""
+        return bool(self.model.with_mask)
+
+    @property
     def blend_obstacle(self) -> Optional[str]:
         """The final scores of a two-stage detector are not dense."""
         if getattr(self.model, 'roi_head', None) is None:

@@ -57,7 +57,7 @@ class Split:
     unused: tuple[str, ...] = ()
 
 
-def find_split(adapter: ModelAdapter, first: Optional[str], size: int = 128) -> Split:
+def find_split(adapter: ModelAdapter, first: Optional[str]) -> Split:
     """Finds out what lies below a cut, and proves on one random image that the upper part alone computes the same.
 
     Args:
@@ -66,13 +66,12 @@ def find_split(adapter: ModelAdapter, first: Optional[str], size: int = 128) -> 
             (``'backbone.layer4'``); ``'neck'``: behind the neck, so that only the head is above; ``'input'``: with the
             image, so that nothing is below; ``None``: with the last module that halves the resolution of the backbone,
             which is where its last stage begins (ours; ResNet: ``'layer4'``).
-        size: Height and width of the image.
 
     Raises:
         KeyError: There is no such module.
         ValueError: The model cannot be cut there.
     """
-    calls = _trace(adapter, size)
+    calls = _trace(adapter)
     name, cut = _locate(adapter, calls, first)
     ends = {call.name: max(c.end for c in calls if c.name == call.name) for call in calls}
     below = {name for name, end in ends.items() if end < cut}
@@ -82,7 +81,7 @@ def find_split(adapter: ModelAdapter, first: Optional[str], size: int = 128) -> 
     kept = {top: tuple(n[len(top) + 1 :] for n in past if n.rpartition('.')[0] == top) for top in lower}
     split = Split(lower, {top: names for top, names in kept.items() if names})
     try:
-        return _prove(adapter, split, size)
+        return _prove(adapter, split)
     except Exception as error:
         raise ValueError(
             f'{type(adapter.model).__name__} cannot be cut at {name!r}: the part above it does not run alone '
@@ -128,7 +127,7 @@ class _Call:
     weighted: bool = False  # a norm or an activation begins no stage
 
 
-def _trace(adapter: ModelAdapter, size: int) -> list[_Call]:
+def _trace(adapter: ModelAdapter) -> list[_Call]:
     """Every call of a module in one feature pass, in order of their beginnings."""
     calls: list[_Call] = []
     stack: list[_Call] = []
@@ -152,7 +151,7 @@ def _trace(adapter: ModelAdapter, size: int) -> list[_Call]:
             if name:
                 listen(name, module)
         with adapter.evaluating():
-            adapter.extract(_image(adapter.model, size))
+            adapter.extract(adapter.trial_image())
     finally:
         for handle in handles:
             handle.remove()
@@ -185,9 +184,10 @@ def _last_stage(adapter: ModelAdapter, calls: Sequence[_Call]) -> str:
     return drops[-1].name
 
 
-def _prove(adapter: ModelAdapter, split: Split, size: int) -> Split:
+def _prove(adapter: ModelAdapter, split: Split) -> Split:
     """Completes the split with what the upper part reads, and compares its features with those of the whole model."""
-    image = _image(adapter.model, size).normal_(generator=torch.Generator().manual_seed(0))
+    image = adapter.trial_image()
+    image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     with adapter.evaluating(), adapter.tapped(split.lower) as outputs:
         expected = adapter.features(adapter.extract(image))
     split = _complete(adapter, split, image, outputs)
@@ -202,20 +202,17 @@ def _prove(adapter: ModelAdapter, split: Split, size: int) -> Split:
 def _complete(adapter: ModelAdapter, split: Split, image: Tensor, outputs: dict[str, Any]) -> Split:
     """Asks the gradients of the upper part which outputs of the lower part, and which parameters, it uses."""
     upper = type(adapter)(cut_model(deepcopy(adapter.model), split))
-    parameters = [(n, p.requires_grad_()) for n, p in upper.model.named_parameters() if n.startswith(BODY)]
+    parameters = [(n, p) for n, p in upper.model.named_parameters() if n.startswith(BODY)]
     leaves = [(n, v.detach().requires_grad_()) for n, v in outputs.items() if isinstance(v, Tensor)]
     handed = {**outputs, **{name: leaf.clone() for name, leaf in leaves}}  # a clone may be changed in place
     with upper.evaluating(), torch.enable_grad(), handing(upper.model, handed):
+        upper.model.requires_grad_(True)  # only now: backbones with frozen stages freeze them in eval()
         total = sum(feature.square().sum() for feature in upper.features(upper.extract(image)))
     sources = [*leaves, *parameters]
     gradients = torch.autograd.grad(total, [tensor for _, tensor in sources], allow_unused=True) if sources else ()
     idle = {name for (name, _), gradient in zip(sources, gradients) if gradient is None}
     taps = tuple(name for name in split.lower if name not in idle)
     return replace(split, taps=taps, unused=tuple(name for name, _ in parameters if name in idle))
-
-
-def _image(model: nn.Module, size: int) -> Tensor:
-    return next(model.parameters()).new_zeros(1, 3, size, size)
 
 
 def _cells(output: Any) -> Optional[int]:

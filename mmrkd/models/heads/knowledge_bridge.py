@@ -114,7 +114,7 @@ def _without_pretrained(cfg: Any) -> Any:
     if isinstance(cfg, dict):
         cfg.pop('pretrained', None)
         init_cfg = cfg.get('init_cfg')
-        if init_cfg is not None:
+        if 'Pretrained' in str(init_cfg):
             rules = [rule for rule in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg])]
             rules = [rule for rule in rules if 'Pretrained' not in str(rule.get('type'))]
             cfg.update(init_cfg=rules) if rules else cfg.pop('init_cfg')

@@ -39,6 +39,14 @@ class Pair:
                 'Give both models the same classes, strides, priors and box coder, or use a method on features.'
             )
 
+    def require_ground_truth(self, what: str) -> None:
+        """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
+        if self.teacher.adapter.with_mask and not self.student.with_mask:
+            raise ValueError(
+                f"{what} trains a copy of the teacher with the teacher's own losses, which need masks, and the student "
+                'is trained without. Take a teacher without a mask branch, or a student with one.'
+            )
+
     def require_same_classes(self, what: str) -> None:
         """Raises ValueError if the two heads do not tell the same number of classes apart."""
         student, teacher = self.student.num_classes, self.teacher.adapter.num_classes

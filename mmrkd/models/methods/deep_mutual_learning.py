@@ -58,6 +58,7 @@ class DeepMutualLearning(DistillMethod):
 
     def setup(self, pair: Pair) -> None:
         """Builds the peer."""
+        pair.require_ground_truth('DeepMutualLearning')
         pair.require_same_layout('DeepMutualLearning')
         self.peer = KnowledgeBridge(pair.teacher, 'input', 'random')
         self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)

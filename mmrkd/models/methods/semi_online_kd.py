@@ -96,6 +96,7 @@ class SemiOnlineKD(DistillMethod):
 
     def setup(self, pair: Pair) -> None:
         """Cuts the teacher, builds the bridge and the projections of the student's features."""
+        pair.require_ground_truth('SemiOnlineKD')
         if any(self._logit_weights):
             pair.require_same_layout('SemiOnlineKD')
         split = self.split or (None if pair.match.pooled else 'neck')
