@@ -211,6 +211,8 @@ def _complete(adapter: ModelAdapter, split: Split, image: Tensor, outputs: dict[
     sources = [*leaves, *parameters]
     gradients = torch.autograd.grad(total, [tensor for _, tensor in sources], allow_unused=True) if sources else ()
     idle = {name for (name, _), gradient in zip(sources, gradients) if gradient is None}
+    if 'neck' in split.lower:
+        idle.add('backbone')  # its tuple of levels has no gradient to ask for, and is read by the neck alone
     taps = tuple(name for name in split.lower if name not in idle)
     return replace(split, taps=taps, unused=tuple(name for name, _ in parameters if name in idle))
 

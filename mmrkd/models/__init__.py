@@ -1,6 +1,6 @@
 """Everything that is built from a config under the scope ``mmrkd``."""
 
-from mmrkd.models.backbones import MobileNetV1
+from mmrkd.models.backbones import MobileNetV1, WideResNet
 from mmrkd.models.distiller import Distiller
 from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, TeacherHead
 from mmrkd.models.losses import FeatureMSELoss, KLDivergenceLoss, SigmoidKLLoss
@@ -26,4 +26,5 @@ __all__ = [
     'SemiOnlineKD',
     'SigmoidKLLoss',
     'TeacherHead',
+    'WideResNet',
 ]

@@ -20,6 +20,7 @@ FAMILIES = {
     'ResNet-D': ('ResNetV1d', dict(depth=18, **NARROW), 128, None, 'layer4.0', 'stem'),
     'ResNeXt': ('ResNeXt', dict(depth=50, groups=4, width_per_group=4, **NARROW), 512, None, 'layer4', 'bn1'),
     'WideResNet': ('ResNet', dict(depth=50, expansion=2, **NARROW), 256, None, 'layer4', 'conv1'),
+    'WRN': ('mmrkd.WideResNet', dict(depth=10, widen_factor=1), 64, None, 'layer3', 'layer2'),
     'MobileNet-V2': ('MobileNetV2', dict(widen_factor=0.1), 1280, None, 'layer6', 'layer5'),
     'RegNet': (
         'RegNet',
@@ -98,6 +99,7 @@ def test_only_what_the_upper_part_reads_is_tapped():
     split = find_split(build_adapter(build_model(tiny_retinanet())), 'layer4')  # its FPN begins at layer2
     assert split.taps == ('backbone.layer2', 'backbone.layer3')
     assert split.lower[0] == 'backbone.conv1' and split.lower[-1] == 'backbone.layer3'
+    assert find_split(build_adapter(build_model(tiny_retinanet())), 'neck').taps == ('neck',)
 
 
 def test_nothing_lies_below_the_input():

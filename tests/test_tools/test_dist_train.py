@@ -88,26 +88,47 @@ def dist_train(config, work_dir, processes=2, *options):
     return subprocess.run([*command, *options], env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
+HINT = dict(type='mmrkd.FeatureMSELoss')
+RUNS = {
+    'era': (
+        [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')],
+        ['era.loss_res_4', 'fitnets.loss_feat'],
+        'methods.0.neck.branches',
+    ),
+    'semi_online_kd': (
+        [dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=HINT), dict(type='mmrkd.KD')],
+        ['semionlinekd.loss_bridge_student', 'kd.loss_kd'],
+        'methods.0.bridge.model.backbone.layer4',
+    ),
+    'dml': (
+        [dict(type='mmrkd.DeepMutualLearning')],
+        ['deepmutuallearning.loss_peer_student'],
+        'methods.0.peer.model.backbone.conv1',
+    ),
+}
+
+
 @pytest.mark.slow
-def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path):
+@pytest.mark.parametrize('name', RUNS)
+def test_two_processes_train_and_write_a_plain_checkpoint(name, dataset, tmp_path):
+    methods, terms, trained = RUNS[name]
     teacher = save_random_teacher(tiny_retinanet(12, 24), tmp_path)
-    methods = [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')]
     text = CONFIG.format(root=dataset, classes=CLASSES, student=tiny_retinanet(), teacher=teacher, methods=methods)
     assert 'find_unused_parameters' not in text
-    (tmp_path / 'era.py').write_text(text)
-    result = dist_train(tmp_path / 'era.py', tmp_path / 'run')
+    (tmp_path / 'config.py').write_text(text)
+    result = dist_train(tmp_path / 'config.py', tmp_path / 'run')
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
 
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 4 images, 2 x 1
     assert 'Distributed training: True' in log and 'GPU number: 2' in log
-    assert 'era.loss_res_4: ' in log and 'fitnets.loss_feat: ' in log
+    assert all(f'{term}: ' in log for term in terms)
 
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
     plain = build_model(tiny_retinanet())
     assert list(checkpoint['state_dict']) == list(plain.state_dict())
     plain.load_state_dict(checkpoint['state_dict'], strict=True)
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
-    assert any(key.startswith('methods.0.neck.branches') for key in checkpoint['mmrkd']['state_dict'])
+    assert any(key.startswith(trained) for key in checkpoint['mmrkd']['state_dict'])
     assert checkpoint['meta']['iter'] == 2
