@@ -288,6 +288,21 @@ def test_predictions_of_the_bridge(wide_classifier):
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
 
 
+def test_the_bridge_sees_the_teachers_own_pixels(wide_classifier):
+    """With the teacher's weights it is the teacher, whose normalisation is not the student's."""
+    source = deepcopy(wide_classifier)
+    source['cfg']['data_preprocessor'].update(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], to_rgb=False)
+    method = dict(type='mmrkd.SemiOnlineKD', init='teacher')
+    distiller = build_distiller(tiny_classifier(8), source, [method]).eval()
+    inputs, samples = model_inputs(distiller, classification_batch())
+    found = {}
+    for variant in ('teacher', 'bridge'):
+        distiller.set_variant(variant)
+        found[variant] = torch.stack([s.pred_score for s in distiller(inputs, deepcopy(samples), mode='predict')])
+    assert torch.equal(found['bridge'], found['teacher'])
+    assert not torch.equal(found['teacher'], distiller.teacher.model.head(distiller.teacher.extract(inputs)).softmax(1))
+
+
 def test_arguments_are_checked(wide_classifier, tmp_path):
     with pytest.raises(ValueError, match="teacher_bn must be 'eval' or 'train', found 'off'"):
         SemiOnlineKD(teacher_bn='off')
