@@ -9,7 +9,7 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.DeepMutualLearning')],
+    methods=[dict(type='mmrkd.DeepMutualLearning', w_kd=0.2)],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'peer'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'peer'))

@@ -9,5 +9,5 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.KD', tau=4.0)],
+    methods=[dict(type='mmrkd.KD', w_kd=0.2, tau=1.0)],
 )

@@ -10,7 +10,9 @@ model = dict(
         ckpt='https://download.openmmlab.com/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/'
         'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth',
     ),
-    methods=[dict(type='mmrkd.SemiOnlineKD')],
+    methods=[
+        dict(type='mmrkd.SemiOnlineKD', w_teacher_bridge=0.2, w_student_bridge=0.2, w_bridge_student=0.2),
+    ],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'bridge'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'bridge'))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import count
 from math import inf
 from typing import Any, Optional
 
@@ -131,7 +132,7 @@ def _trace(adapter: ModelAdapter) -> list[_Call]:
     """Every call of a module in one feature pass, in order of their beginnings."""
     calls: list[_Call] = []
     stack: list[_Call] = []
-    clock = iter(range(10**9))
+    clock = count()
     handles = []
 
     def listen(name: str, module: nn.Module) -> None:

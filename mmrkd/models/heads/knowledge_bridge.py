@@ -113,11 +113,11 @@ def _without_pretrained(cfg: Any) -> Any:
     """Drops what would load a file in ``init_weights``, so that each class falls back to its own initialisation."""
     if isinstance(cfg, dict):
         cfg.pop('pretrained', None)
-        init_cfg = cfg.get('init_cfg')
-        if 'Pretrained' in str(init_cfg):
-            rules = [rule for rule in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg])]
-            rules = [rule for rule in rules if 'Pretrained' not in str(rule.get('type'))]
-            cfg.update(init_cfg=rules) if rules else cfg.pop('init_cfg')
+        if 'Pretrained' in str(cfg.get('init_cfg')):
+            found = cfg.pop('init_cfg')
+            rules = [r for r in (found if isinstance(found, (list, tuple)) else [found]) if 'Pretrained' not in str(r)]
+            if rules:
+                cfg['init_cfg'] = rules
     for child in cfg.values() if isinstance(cfg, dict) else cfg if isinstance(cfg, (list, tuple)) else ():
         _without_pretrained(child)
     return cfg

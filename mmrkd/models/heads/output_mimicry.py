@@ -49,10 +49,8 @@ class OutputMimicry:
         divergence = sigmoid_kl if self.adapter.sigmoid else kl_divergence
         losses = {name: weight * divergence(logits, target_logits, tau)}
         if boxes and self.w_box:
-            confidence = self._confidence(target_logits)
-            losses[f'{name}_box'] = (
-                weight * self.w_box * self._box(torch.cat(boxes), torch.cat(target_boxes), confidence)
-            )
+            distance = self._box(torch.cat(boxes), torch.cat(target_boxes), self._confidence(target_logits))
+            losses[f'{name}_box'] = weight * self.w_box * distance
         return losses
 
     def _box(self, boxes: Tensor, targets: Tensor, confidence: Tensor) -> Tensor:
