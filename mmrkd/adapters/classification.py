@@ -28,8 +28,10 @@ class ClassificationAdapter(ModelAdapter):
 
     @property
     def trial_size(self) -> int:
-        """The size that the backbone was made for, where it has one: Swin takes no image below its windows."""
-        size = getattr(self.model.backbone, 'img_size', 128)
+        """The size that the backbone was made for, where it says so: Swin takes no image smaller than its windows."""
+        backbone = self.model.backbone
+        embedded = getattr(getattr(backbone, 'patch_embed', None), 'init_input_size', None)
+        size = getattr(backbone, 'img_size', None) or embedded or super().trial_size
         return size if isinstance(size, int) else max(size)
 
     @property

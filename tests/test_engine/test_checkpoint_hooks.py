@@ -191,6 +191,27 @@ class TestResume:
 class TestBridge:
     """SemiOnlineKD through whole runs: mixed precision, averages, a learning rate of its own, all variants."""
 
+    def test_statistics_of_the_teacher_that_drift_are_resumed_and_tested(self, run_cfg, train, teachers, tmp_path):
+        variants = ('student', 'bridge', 'teacher')
+        changes = dict(
+            methods=[dict(type='mmrkd.SemiOnlineKD', teacher_bn='train')],
+            val_cfg=dict(type='mmrkd.VariantValLoop', variants=variants),
+            test_cfg=dict(type='mmrkd.VariantTestLoop', variants=variants),
+        )
+        whole = train(run_cfg(tmp_path / 'whole', **changes))
+        ckpt = str(tmp_path / 'whole' / 'epoch_1.pth')
+        resumed = train(run_cfg(tmp_path / 'resumed', resume=True, load_from=ckpt, **changes))
+        assert_equal_states(resumed.model.state_dict(), whole.model.state_dict())
+        assert resumed.model.teacher.fingerprint() == whole.model.teacher.fingerprint()
+        fresh = read(teachers['classifier']['ckpt'])['state_dict']
+        moved = {k for k, v in whole.model.teacher.model.state_dict().items() if not torch.equal(v, fresh[k])}
+        assert moved == {k for k in fresh if k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+        last = str(tmp_path / 'whole' / 'epoch_2.pth')
+        metrics = Runner.from_cfg(run_cfg(tmp_path / 'tested', load_from=last, **changes)).test()
+        for name in PREFIXES:
+            expected = whole.message_hub.get_scalar(f'val/{name}tiny/score').current()
+            assert metrics[f'{name}tiny/score'] == expected
+
     @pytest.mark.parametrize('kind', ['classifier', 'retinanet'])
     def test_a_run_that_was_stopped_ends_as_one_that_was_not(self, kind, run_cfg, train, tmp_path):
         hint = dict(type='mmrkd.FeatureMSELoss')

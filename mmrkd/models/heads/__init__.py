@@ -3,5 +3,6 @@
 from mmrkd.models.heads.knowledge_bridge import KnowledgeBridge
 from mmrkd.models.heads.output_mimicry import OutputMimicry
 from mmrkd.models.heads.teacher_head import TeacherHead, sum_losses
+from mmrkd.models.heads.teacher_statistics import TeacherStatistics
 
-__all__ = ['KnowledgeBridge', 'OutputMimicry', 'TeacherHead', 'sum_losses']
+__all__ = ['KnowledgeBridge', 'OutputMimicry', 'TeacherHead', 'TeacherStatistics', 'sum_losses']

@@ -6,7 +6,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, sum_losses
+from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, TeacherStatistics, sum_losses
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, StudentView, TeacherView
@@ -52,7 +52,7 @@ class SemiOnlineKD(DistillMethod):
         feature_loss: Config of a loss that takes ``(estimates, targets)``, a sequence over levels each, for example
             ``dict(type='mmrkd.FeatureMSELoss', loss_weight=1.0)``. Defaults to ``None``.
         teacher_bn: ``'eval'``; ``'train'`` normalises by the batch in the teacher, whose running statistics then drift
-            as in the authors' code. They are in no checkpoint: a run that is resumed begins with those of the file.
+            as in the authors' code. They are part of the method's state.
 
     Raises:
         ValueError: An argument is out of range, or teacher, bridge and student do not line up.
@@ -104,7 +104,9 @@ class SemiOnlineKD(DistillMethod):
         self.teacher_taps = self.bridge.taps
         self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
         self.match = pair.match
-        pair.teacher.batch_statistics = self.teacher_bn == 'train'
+        if self.teacher_bn == 'train':
+            pair.teacher.batch_statistics = True
+            self.statistics = TeacherStatistics(pair.teacher)
         if self.feature_loss is not None:
             self._setup_features(pair)
 
@@ -133,6 +135,8 @@ class SemiOnlineKD(DistillMethod):
         losses.update(self.mimicry('loss_bridge_student', self.w_bridge_student, student.outputs, outputs))
         if self.feature_loss is not None:
             losses.update(self._feature_losses(student, teacher, feats))
+        if self.teacher_bn == 'train':
+            self.statistics.keep()
         return losses
 
     def _feature_losses(self, student: StudentView, teacher: TeacherView, feats: Any) -> dict[str, Tensor]:
