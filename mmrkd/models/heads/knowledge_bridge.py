@@ -27,8 +27,8 @@ class KnowledgeBridge(BaseModule):
     The lower part runs once, in the teacher's own pass. The copy is a model of the teacher's class whose lower modules
     are stand-ins, so its own code computes features, losses and predictions, and its state dict has the teacher's keys.
 
-    Gradient contract: what comes from the teacher is detached; gradients flow into the parameters of the copy, all of
-    them, and nowhere else.
+    Gradient contract: what comes from the teacher is detached; gradients flow into the parameters of the copy and
+    nowhere else.
 
     Args:
         teacher: The frozen teacher.

@@ -24,11 +24,16 @@ class OutputMimicry:
             outweigh everything at a higher one (ours).
         w_box: Weight of the boxes, relative to the logits. Defaults to 1.
         tau_box: Temperature of box distributions. Defaults to 10, as in the paper.
+
+    Raises:
+        ValueError: A temperature is not positive.
     """
 
     def __init__(
         self, adapter: ModelAdapter, tau: Optional[float] = None, w_box: float = 1.0, tau_box: float = 10.0
     ) -> None:
+        if (tau is not None and tau <= 0) or tau_box <= 0:
+            raise ValueError(f'tau and tau_box must be > 0, found {tau} and {tau_box}')
         self.adapter = adapter
         self.tau, self.w_box, self.tau_box = tau, w_box, tau_box
 

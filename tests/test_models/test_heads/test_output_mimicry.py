@@ -74,3 +74,9 @@ def test_at_equality_it_is_zero_and_without_a_weight_it_is_nothing(retinanet):
     assert [value.item() for value in found.values()] == pytest.approx([0, 0], abs=1e-12)
     assert OutputMimicry(retinanet)('loss', 0.0, None, None) == {}
     assert set(OutputMimicry(retinanet, w_box=0.0)('loss', 1.0, outputs, outputs)) == {'loss'}
+
+
+@pytest.mark.parametrize('taus', [dict(tau=0.0), dict(tau_box=-1.0)], ids=str)
+def test_temperatures_are_positive(retinanet, taus):
+    with pytest.raises(ValueError, match='tau and tau_box must be > 0'):
+        OutputMimicry(retinanet, **taus)
