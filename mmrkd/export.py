@@ -9,10 +9,12 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
-from mmrkd.models import Distiller, DistillMethod
+from mmrkd.models import Distiller, DistillMethod, KnowledgeBridge
 from mmrkd.models.teacher import load_model_config
 from mmrkd.registry import MODELS
 
+COPIES = ('bridge', 'peer')  # variants that are a model of the teacher's config with other weights
+FORMS = ('student', 'integrated', *COPIES)
 OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
 
 
@@ -83,6 +85,31 @@ def _integrating(distiller: Distiller) -> DistillMethod:
     raise ValueError('no method of this distillation has an integrated form; export the student instead')
 
 
+def copy_config(cfg: Config) -> Config:
+    """Returns the plain config of a trained copy of the teacher (``bridge``, ``peer``): the teacher's model.
+
+    Data, schedule and hooks are those of the distillation.
+
+    Args:
+        cfg: The distillation config. Not changed.
+    """
+    plain = plain_config(cfg)
+    plain.model = load_model_config(cfg.model.teacher.cfg)
+    return plain
+
+
+def copy_state(distiller: Distiller, variant: str) -> dict[str, Tensor]:
+    """Returns the weights that fit :func:`copy_config`: what is trained, and of the teacher what lies below it.
+
+    Raises:
+        ValueError: No method trains such a copy.
+    """
+    for method in distiller.methods:
+        if variant in method.variants and isinstance(getattr(method, variant, None), KnowledgeBridge):
+            return getattr(method, variant).whole_state()
+    raise ValueError(f'no method of this distillation trains a {variant}; it can predict as {distiller.variants}')
+
+
 def load_distiller(cfg: Config, ckpt: str, allow_pickle: bool = False) -> Distiller:
     """Builds a distiller and loads a checkpoint of its training, methods included.
 
@@ -105,6 +132,8 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
         ckpt: A checkpoint of its training.
         out: Folder, created if needed.
         form: ``'student'``: plain config and weights. ``'integrated'``: student, MBRNet and the teacher's head.
+            ``'bridge'``: the teacher's plain config, with the upper part that SemiOnlineKD trained. ``'peer'``: the
+            same config, with the weights of the peer of deep mutual learning.
         allow_pickle: Whether the checkpoint may run code of its own.
 
     Returns:
@@ -119,8 +148,10 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
     elif form == 'integrated':
         distiller = load_distiller(cfg, ckpt, allow_pickle)
         plain, state = integrated_config(cfg, distiller), integrated_state(distiller)
+    elif form in COPIES:
+        plain, state = copy_config(cfg), copy_state(load_distiller(cfg, ckpt, allow_pickle), form)
     else:
-        raise ValueError(f"form must be 'student' or 'integrated', found {form!r}")
+        raise ValueError(f'form must be one of {FORMS}, found {form!r}')
     os.makedirs(out, exist_ok=True)
     paths = osp.join(out, f'{form}.py'), osp.join(out, f'{form}.pth')
     plain.dump(paths[0])
@@ -135,6 +166,10 @@ def build_variant(cfg: Config, distiller: Distiller, variant: str) -> torch.nn.M
         return distiller.student
     if variant == 'teacher':
         return distiller.teacher.model
+    if variant in COPIES:
+        model = MODELS.build(copy_config(cfg).model)
+        model.load_state_dict(copy_state(distiller, variant))
+        return model.eval()
     if variant != 'integrated':
         raise ValueError(f'variant {variant!r} is not one model')
     model = MODELS.build(ConfigDict(integrated_config(cfg, distiller).model))

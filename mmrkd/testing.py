@@ -63,6 +63,30 @@ def tiny_retinanet(width: int = 8, neck_width: int = 16, strides: Sequence[int] 
     )
 
 
+def tiny_gfl(width: int = 8, neck_width: int = 16, reg_max: int = 3) -> dict:
+    """GFL, whose head regresses a distribution of ``reg_max + 1`` values for each side of a box."""
+    cfg = tiny_retinanet(width, neck_width)
+    anchors = dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8, 16, 32])
+    cfg.update(
+        type='GFL',
+        bbox_head=dict(
+            type='GFLHead',
+            num_classes=NUM_CLASSES,
+            in_channels=neck_width,
+            stacked_convs=1,
+            feat_channels=neck_width,
+            norm_cfg=None,
+            reg_max=reg_max,
+            anchor_generator=anchors,
+            loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+            loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
+            loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        ),
+    )
+    cfg['train_cfg']['assigner'] = dict(type='ATSSAssigner', topk=9)
+    return cfg
+
+
 def tiny_faster_rcnn(width: int = 8, neck_width: int = 16, num_classes: int = NUM_CLASSES) -> dict:
     """Faster R-CNN with five FPN levels (strides 4 to 64)."""
     from mmengine.hub import get_config

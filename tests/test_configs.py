@@ -42,6 +42,14 @@ LOSS_TERMS = {
         *([f'loss_twi_{i}' for i in m.judged_steps]),
     ],
     'FitNets': lambda m: ['loss_feat'],
+    'KD': lambda m: ['loss_kd'],
+    'DeepMutualLearning': lambda m: ['loss_peer_task', 'loss_student_peer', 'loss_peer_student'],
+    'SemiOnlineKD': lambda m: [
+        'loss_bridge_task',
+        *(['loss_teacher_bridge'] if m.w_teacher_bridge else []),
+        *(['loss_student_bridge'] if m.w_student_bridge else []),
+        *(['loss_bridge_student'] if m.w_bridge_student else []),
+    ],
 }
 
 

@@ -25,11 +25,11 @@ PAIRS = {
 }
 
 
-def trained(name, folder):
+def trained(name, folder, method='ERA', **settings):
     """A distillation config, a checkpoint as a run would save it, the distiller, and a batch."""
     student, teacher, batch = PAIRS[name]
     teacher = save_random_teacher(teacher, folder)
-    methods = [dict(type='mmrkd.ERA')]
+    methods = [dict(type=f'mmrkd.{method}', **settings)]
     distiller = build_distiller(student, teacher, methods, seed=3).eval()
     for parameter in distiller.methods.parameters():  # otherwise the branches add next to nothing
         torch.nn.init.normal_(parameter, std=0.1)
@@ -84,6 +84,31 @@ def test_integrated_is_an_ordinary_config_and_predicts_the_same(name, tmp_path):
     assert not torch.equal(scores(distiller, batch), expected)
 
 
+@pytest.mark.parametrize('name', PAIRS)
+@pytest.mark.parametrize('form, method', [('bridge', dict(method='SemiOnlineKD', split='layer4')),
+                                          ('peer', dict(method='DeepMutualLearning'))])  # fmt: skip
+def test_copies_of_the_teacher_are_plain_models_and_predict_the_same(name, form, method, tmp_path):
+    cfg, ckpt, distiller, batch = trained(name, tmp_path, **method)
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), form)
+    assert 'mmrkd' not in open(config).read()
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    saved = torch.load(weights, weights_only=True)
+    model.load_state_dict(saved['state_dict'], strict=True)
+    assert saved['meta'] == dict(epoch=1, dataset_meta=dict(classes=('a', 'b')))
+    distiller.set_variant(form)
+    expected = scores(distiller, batch)
+    assert torch.equal(scores(model, batch), expected)
+    assert torch.equal(scores(build_variant(cfg, distiller, form), batch), expected)
+    distiller.set_variant('teacher')
+    assert not torch.equal(scores(distiller, batch), expected)
+
+
+def test_a_copy_that_no_method_trains_is_refused(tmp_path):
+    cfg, ckpt, *_ = trained('classifier', tmp_path)
+    with pytest.raises(ValueError, match='no method of this distillation trains a bridge'):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'bridge')
+
+
 def test_load_distiller_restores_every_weight(tmp_path):
     cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
     loaded = load_distiller(cfg, ckpt).state_dict()
@@ -118,7 +143,7 @@ def test_integrated_needs_every_level_of_the_teacher(tmp_path):
 
 def test_unknown_form_and_variant_are_refused(tmp_path):
     cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
-    with pytest.raises(ValueError, match="'student' or 'integrated'"):
+    with pytest.raises(ValueError, match="one of .*'student', 'integrated'"):
         export(cfg, ckpt, str(tmp_path / 'out'), 'blend')
     with pytest.raises(ValueError, match='blend'):
         build_variant(cfg, distiller, 'blend')

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a plain or distilled checkpoint')
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--variants', nargs='+', help='of a distillation config: student, integrated, blend, teacher')
+    parser.add_argument('--variants', nargs='+', help='of a distillation: student, teacher, integrated, bridge, ...')
     parser.add_argument('--cost', action='store_true', help='also parameters, FLOPs and latency of each variant')
     return parser.parse_args()
 

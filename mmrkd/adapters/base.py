@@ -84,6 +84,15 @@ class ModelAdapter(ABC):
     def logits(self, outputs: Any) -> list[Tensor]:
         """Classification logits in the head's outputs: one ``(P, K)`` tensor, K classes for each of P predictions."""
 
+    def boxes(self, outputs: Any) -> list[Tensor]:
+        """Box regressions in the head's outputs, ``(P, 4 * box_bins)`` beside each of :meth:`logits`; empty without."""
+        return []
+
+    @property
+    def box_bins(self) -> int:
+        """Values that each side of a box has: 1, or the length of the distribution that GFL-type heads regress."""
+        return 1
+
     @property
     @abstractmethod
     def sigmoid(self) -> bool:
@@ -97,6 +106,11 @@ class ModelAdapter(ABC):
     @abstractmethod
     def num_classes(self) -> Optional[int]:
         """Number of classes that the head tells apart; ``None`` if it does not say."""
+
+    @property
+    def with_mask(self) -> bool:
+        """Whether the model's own losses need masks in the ground truth."""
+        return False
 
     @property
     def blend_obstacle(self) -> Optional[str]:
@@ -144,21 +158,30 @@ class ModelAdapter(ABC):
             for module in training:
                 module.training = True
 
-    def dry_run(self, size: int = 128) -> tuple[Any, dict[str, Any]]:
+    @property
+    def trial_size(self) -> int:
+        """Height and width of :meth:`trial_image`."""
+        return 128
+
+    def trial_image(self) -> Tensor:
+        """Returns one blank image ``(1, 3, H, W)`` of a size that the model can take."""
+        return next(self.model.parameters()).new_zeros(1, 3, self.trial_size, self.trial_size)
+
+    def dry_run(self) -> tuple[Any, dict[str, Any]]:
         """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer."""
-        parameter = next(self.model.parameters())
         with self.evaluating():
-            feats = self.extract(parameter.new_zeros(1, 3, size, size))
+            feats = self.extract(self.trial_image())
             return feats, self.layout(feats)
 
-    def dry_run_taps(self, names: Sequence[str], size: int = 128) -> dict[str, Any]:
+    def dry_run_taps(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns what modules of the model give for one blank image. Changes no buffer."""
         with self.evaluating(), self.tapped(names) as taps:
-            self.extract(next(self.model.parameters()).new_zeros(1, 3, size, size))
+            self.extract(self.trial_image())
         return taps
 
-    def levels(self, feats: Any, size: int = 128) -> tuple[Level, ...]:
-        """Describes the distillable features of a dry run with images of ``size`` pixels."""
+    def levels(self, feats: Any) -> tuple[Level, ...]:
+        """Describes the distillable features of a dry run."""
+        size = self.trial_size
         return tuple(
             Level(f.shape[1], None if f.dim() == 2 else _stride(size, f.shape[-1])) for f in self.features(feats)
         )

@@ -27,6 +27,14 @@ class ClassificationAdapter(ModelAdapter):
         return (*feats[:-1], features[0]) if isinstance(feats, (tuple, list)) else features[0]
 
     @property
+    def trial_size(self) -> int:
+        """The size that the backbone was made for, where it says so: Swin takes no image smaller than its windows."""
+        backbone = self.model.backbone
+        embedded = getattr(getattr(backbone, 'patch_embed', None), 'init_input_size', None)
+        size = getattr(backbone, 'img_size', None) or embedded or super().trial_size
+        return size if isinstance(size, int) else max(size)
+
+    @property
     def head(self) -> Optional[nn.Module]:
         """The classification head."""
         return self.model.head

@@ -35,6 +35,15 @@ class DetectionAdapter(ModelAdapter):
         classes = self.head.cls_out_channels
         return [s.permute(0, 2, 3, 1).reshape(-1, classes) for s in outputs[0]]
 
+    def boxes(self, outputs: tuple[list[Tensor], ...]) -> list[Tensor]:
+        """Returns ``(N * H_l * W_l * A, 4 * box_bins)`` for each level."""
+        return [b.permute(0, 2, 3, 1).reshape(-1, 4 * self.box_bins) for b in outputs[1]]
+
+    @property
+    def box_bins(self) -> int:
+        """``reg_max + 1`` of a head that integrates a distribution (GFL and its heirs)."""
+        return self.head.reg_max + 1 if hasattr(self.head, 'integral') else 1
+
     @property
     def sigmoid(self) -> bool:
         """Whether the dense head uses sigmoid scores."""
@@ -65,6 +74,11 @@ class DetectionAdapter(ModelAdapter):
             'priors': _describe_priors(head.prior_generator),
             'box coder': (type(coder).__name__, getattr(coder, 'means', None), getattr(coder, 'stds', None)),
         }
+
+    @property
+    def with_mask(self) -> bool:
+        """Whether the detector has a mask branch."""
+        return bool(self.model.with_mask)
 
     @property
     def blend_obstacle(self) -> Optional[str]:

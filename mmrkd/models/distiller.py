@@ -39,7 +39,7 @@ class Distiller(BaseModel):
 
     The student's features are computed once and handed to its own head. The teacher computes features and, only if a
     method asks, outputs; never losses of its own. If no method is active (all weights 0, or ``methods=[]``) the
-    teacher is not run and training is the plain one, bit for bit.
+    teacher is not run and training is the plain one, bit for bit. Nor is it run where no active method needs it.
 
     ``state_dict()`` holds the student under its plain names (no prefix) and the methods under ``methods.``; the teacher
     is not in it. :class:`mmrkd.engine.hooks.SplitCheckpointHook` moves the latter out of ``checkpoint['state_dict']``,
@@ -124,7 +124,9 @@ class Distiller(BaseModel):
             task_losses, outputs = self.adapter.task_loss(feats, inputs, data_samples)
         losses = dict(_scaled(task_losses, [method.task_weight for _, method in active]))
         student = StudentView(inputs, self._matched(feats), outputs, taps)
-        teacher = self._teacher_view(inputs, data_samples, student.feats, _wanted(active, 'teacher_taps'))
+        teacher = None
+        if any(method.needs_teacher for _, method in active):
+            teacher = self._teacher_view(inputs, data_samples, student.feats, _wanted(active, 'teacher_taps'))
         for name, method in active:
             for key, value in method.losses(student, teacher, data_samples).items():
                 losses[f'{name}.{key}'] = value

@@ -1,13 +1,16 @@
 """The teacher: loaded strictly, frozen for good, and nobody's submodule."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Optional, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrkd.adapters import build_adapter
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
@@ -65,7 +68,8 @@ class FrozenTeacher:
                 "Give one: teacher=dict(cfg=..., ckpt='teacher.pth')"
             )
         self.ckpt = ckpt
-        self.model: nn.Module = MODELS.build(load_model_config(cfg))
+        self.cfg = load_model_config(cfg)
+        self.model: nn.Module = MODELS.build(deepcopy(self.cfg))
         checkpoint = load_checkpoint_file(ckpt, allow_pickle)
         load_strictly(self.model, checkpoint['state_dict'], f'teacher checkpoint {ckpt!r}')
         self.classes: Optional[Sequence[str]] = _classes(checkpoint.get('meta') or {})
@@ -73,6 +77,7 @@ class FrozenTeacher:
         self.model.eval()
         self.adapter = build_adapter(self.model)
         self.convert: Optional[InputConverter] = None
+        self.batch_statistics = False  # True: BatchNorm normalises by the batch, and its buffers drift
 
     def follow(self, student: nn.Module) -> None:
         """Learns how to make this teacher's input out of the student's (normalisation, channel order, padding)."""
@@ -81,12 +86,25 @@ class FrozenTeacher:
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Any:
         """Returns detached features of the teacher for its own input ``(N, 3, H, W)``."""
-        return self.adapter.extract(inputs)
+        with self._norms():
+            return self.adapter.extract(inputs)
 
     @torch.no_grad()
     def outputs(self, feats: Any) -> Any:
         """Returns detached outputs of the teacher's head."""
-        return self.adapter.head_outputs(feats)
+        with self._norms():
+            return self.adapter.head_outputs(feats)
+
+    @contextmanager
+    def _norms(self) -> Iterator[None]:
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)] if self.batch_statistics else []
+        for norm in norms:
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.eval()
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over every weight and buffer: equal before and after any training."""

@@ -128,9 +128,9 @@ class TestTapped:
         model = build_model(tiny_retinanet())
         model.train()
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        taps = build_adapter(model).dry_run_taps(['backbone.layer3', 'neck'], size=64)
+        taps = build_adapter(model).dry_run_taps(['backbone.layer3', 'neck'])
         assert {'backbone.layer3', 'neck'} == set(taps)
-        assert taps['backbone.layer3'].shape == (1, 32, 4, 4) and [f.shape[-1] for f in taps['neck']] == [8, 4, 2]
+        assert taps['backbone.layer3'].shape == (1, 32, 8, 8) and [f.shape[-1] for f in taps['neck']] == [16, 8, 4]
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
         assert model.training
 

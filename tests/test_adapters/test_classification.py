@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmrkd.adapters.classification import ClassificationAdapter
+from mmrkd.structures import Level
 from mmrkd.testing import NUM_CLASSES, build_model, classification_batch, model_inputs, tiny_classifier
 
 
@@ -96,3 +97,14 @@ def test_a_blend_is_made_of_logits(adapter):
     expected = torch.tensor([[0.5, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).softmax(1)
     assert torch.allclose(torch.stack([sample.pred_score for sample in found]), expected)
     assert [sample.pred_label.item() for sample in found] == [1, 3]
+
+
+def test_a_dry_run_has_the_size_that_the_backbone_was_made_for(adapter):
+    """Windows of 7 cells do not fit into the last stage of an image of 128 pixels."""
+    assert adapter.trial_image().shape == (1, 3, 128, 128)
+    cfg = tiny_classifier()
+    arch = dict(embed_dims=4, depths=[1] * 4, num_heads=[1] * 4)
+    cfg['backbone'], cfg['head']['in_channels'] = dict(type='SwinTransformer', arch=arch, img_size=224), 32
+    swin = ClassificationAdapter(build_model(cfg))
+    assert swin.trial_image().shape == (1, 3, 224, 224)
+    assert swin.levels(swin.dry_run()[0]) == (Level(32, None),)

@@ -12,6 +12,7 @@ from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
 from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
 
+PREFIXES = ('', 'bridge/', 'teacher/')
 PLAIN = dict(classifier=tiny_classifier, retinanet=tiny_retinanet)
 
 
@@ -185,6 +186,59 @@ class TestResume:
             train(cfg)
         message = str(error.value)
         assert 'cannot resume the distillation' in message and "'mmrkd'" in message and 'load_from' in message
+
+
+class TestBridge:
+    """SemiOnlineKD through whole runs: mixed precision, averages, a learning rate of its own, all variants."""
+
+    def test_statistics_of_the_teacher_that_drift_are_resumed_and_tested(self, run_cfg, train, teachers, tmp_path):
+        variants = ('student', 'bridge', 'teacher')
+        changes = dict(
+            methods=[dict(type='mmrkd.SemiOnlineKD', teacher_bn='train')],
+            val_cfg=dict(type='mmrkd.VariantValLoop', variants=variants),
+            test_cfg=dict(type='mmrkd.VariantTestLoop', variants=variants),
+        )
+        whole = train(run_cfg(tmp_path / 'whole', **changes))
+        ckpt = str(tmp_path / 'whole' / 'epoch_1.pth')
+        resumed = train(run_cfg(tmp_path / 'resumed', resume=True, load_from=ckpt, **changes))
+        assert_equal_states(resumed.model.state_dict(), whole.model.state_dict())
+        assert resumed.model.teacher.fingerprint() == whole.model.teacher.fingerprint()
+        fresh = read(teachers['classifier']['ckpt'])['state_dict']
+        moved = {k for k, v in whole.model.teacher.model.state_dict().items() if not torch.equal(v, fresh[k])}
+        assert moved == {k for k in fresh if k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+        last = str(tmp_path / 'whole' / 'epoch_2.pth')
+        metrics = Runner.from_cfg(run_cfg(tmp_path / 'tested', load_from=last, **changes)).test()
+        for name in PREFIXES:
+            expected = whole.message_hub.get_scalar(f'val/{name}tiny/score').current()
+            assert metrics[f'{name}tiny/score'] == expected
+
+    @pytest.mark.parametrize('kind', ['classifier', 'retinanet'])
+    def test_a_run_that_was_stopped_ends_as_one_that_was_not(self, kind, run_cfg, train, tmp_path):
+        hint = dict(type='mmrkd.FeatureMSELoss')
+        slower = dict(custom_keys={'methods.0.bridge': dict(lr_mult=0.5)})
+        changes = dict(
+            methods=[dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=hint)],
+            ema=True,
+            val_cfg=dict(type='mmrkd.VariantValLoop', variants=('student', 'bridge', 'teacher')),
+            optim_wrapper=dict(
+                type='mmrkd.AutocastOptimWrapper',
+                paramwise_cfg=slower,
+            ),
+        )
+        whole = train(run_cfg(tmp_path / 'whole', kind, **changes))
+        ckpt = str(tmp_path / 'whole' / 'epoch_1.pth')
+        resumed = train(run_cfg(tmp_path / 'resumed', kind, resume=True, load_from=ckpt, **changes))
+        assert_equal_states(resumed.model.state_dict(), whole.model.state_dict())
+        a, b = (next(hook for hook in runner.hooks if isinstance(hook, EMAHook)) for runner in (resumed, whole))
+        assert_equal_states(a.ema_model.state_dict(), b.ema_model.state_dict())
+        assert sum('bridge' in name for name in a.ema_model.state_dict()) > 10
+        assert whole.model.teacher.fingerprint() == resumed.model.teacher.fingerprint()
+        metrics = {name: whole.message_hub.get_scalar(f'val/{name}tiny/score').current() for name in PREFIXES}
+        assert len(set(metrics.values())) == 3
+        checkpoint = read(tmp_path / 'whole' / 'epoch_2.pth')
+        plain = build_model(PLAIN[kind](), seed=9)
+        assert list(checkpoint['state_dict']) == list(plain.state_dict())
+        assert any(name.startswith('methods.0.bridge.model.') for name in checkpoint[METHOD_STATE]['state_dict'])
 
 
 class TestLoadFrom:

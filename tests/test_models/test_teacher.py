@@ -167,6 +167,18 @@ class TestFrozen:
         distiller.teacher.model.train()  # what would happen otherwise
         assert not torch.equal(distiller.teacher.extract(inputs)[-1], first)
 
+    def test_statistics_of_the_batch_are_used_and_kept_only_if_asked_for(self, saved):
+        teacher, plain = FrozenTeacher(**saved), build_model(saved['cfg'], seed=5).train()
+        inputs = torch.rand(2, 3, 64, 64)
+        still, before = teacher.extract(inputs), teacher.fingerprint()
+        teacher.batch_statistics = True
+        with torch.no_grad():
+            expected = plain.extract_feat(inputs)
+        for a, b, c in zip(teacher.extract(inputs), expected, still):
+            assert torch.equal(a, b) and not torch.equal(a, c)
+        assert all(torch.equal(v, teacher.model.state_dict()[k]) for k, v in plain.state_dict().items())
+        assert teacher.fingerprint() != before and not any(m.training for m in teacher.model.modules())
+
     def test_features_and_outputs_are_detached(self, saved):
         teacher = FrozenTeacher(**saved)
         feats = teacher.extract(torch.rand(1, 3, 64, 64, requires_grad=True))

@@ -45,7 +45,7 @@ test_dataloader = dict(
         type='CocoDataset', data_root='{root}', ann_file='train.json', data_prefix=dict(img='images/'),
         metainfo=metainfo, pipeline=test_pipeline, test_mode=True))
 test_evaluator = dict(type='CocoMetric', metric='bbox', ann_file='{root}/train.json')
-test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))
+test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', '{variant}'))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9))
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
@@ -105,30 +105,55 @@ def launch(script, *arguments):
     return result.stdout + result.stderr
 
 
+HINT = dict(type='mmrkd.FeatureMSELoss')
+RUNS = {
+    'era': (
+        [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')],
+        ['era.loss_res_4', 'fitnets.loss_feat'],
+        'methods.0.neck.branches',
+        'integrated',
+    ),
+    'semi_online_kd': (
+        [dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=HINT), dict(type='mmrkd.KD')],
+        ['semionlinekd.loss_bridge_student', 'kd.loss_kd'],
+        'methods.0.bridge.model.backbone.layer4',
+        'bridge',
+    ),
+    'dml': (
+        [dict(type='mmrkd.DeepMutualLearning')],
+        ['deepmutuallearning.loss_peer_student'],
+        'methods.0.peer.model.backbone.conv1',
+        'peer',
+    ),
+}
+
+
 @pytest.mark.slow
-def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path):
+@pytest.mark.parametrize('name', RUNS)
+def test_two_processes_train_and_write_a_plain_checkpoint(name, dataset, tmp_path):
+    methods, terms, trained, variant = RUNS[name]
     teacher = save_random_teacher(tiny_retinanet(12, 24), tmp_path)
-    methods = [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')]
-    text = CONFIG.format(root=dataset, classes=CLASSES, student=tiny_retinanet(), teacher=teacher, methods=methods)
+    models = dict(student=tiny_retinanet(), teacher=teacher, methods=methods, variant=variant)
+    text = CONFIG.format(root=dataset, classes=CLASSES, **models)
     assert 'find_unused_parameters' not in text
-    (tmp_path / 'era.py').write_text(text)
-    launch('dist_train.sh', tmp_path / 'era.py', 2, '--work-dir', tmp_path / 'run')
+    (tmp_path / 'config.py').write_text(text)
+    launch('dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / 'run')
 
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 4 images, 2 x 1
     assert 'Distributed training: True' in log and 'GPU number: 2' in log
-    assert 'era.loss_res_4: ' in log and 'fitnets.loss_feat: ' in log
+    assert all(f'{term}: ' in log for term in terms)
 
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
     plain = build_model(tiny_retinanet())
     assert list(checkpoint['state_dict']) == list(plain.state_dict())
     plain.load_state_dict(checkpoint['state_dict'], strict=True)
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
-    assert any(key.startswith('methods.0.neck.branches') for key in checkpoint['mmrkd']['state_dict'])
+    assert any(key.startswith(trained) for key in checkpoint['mmrkd']['state_dict'])
     assert checkpoint['meta']['iter'] == 2
 
-    output = launch('dist_test.sh', tmp_path / 'era.py', tmp_path / 'run' / 'epoch_1.pth', 2, '--work-dir', tmp_path)
-    assert len(re.findall(r'Epoch\(test\) .* integrated/coco/bbox_mAP: ', output)) == 1  # one process reports
+    output = launch('dist_test.sh', tmp_path / 'config.py', tmp_path / 'run' / 'epoch_1.pth', 2, '--work-dir', tmp_path)
+    assert len(re.findall(rf'Epoch\(test\) .* {variant}/coco/bbox_mAP: ', output)) == 1  # one process reports
     assert re.search(r'Epoch\(test\) .* coco/bbox_mAP: ', output)
 
 

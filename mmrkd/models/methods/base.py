@@ -30,6 +30,23 @@ class Pair:
     match: LevelMatch
     layout_gap: Optional[str]
 
+    def require_same_layout(self, what: str) -> None:
+        """Raises ValueError if the outputs of the two heads cannot be compared one by one, and says what differs."""
+        self.require_same_classes(what)
+        if self.layout_gap is not None:
+            raise ValueError(
+                f'{what} compares the outputs of the heads one by one, but they do not line up: {self.layout_gap}. '
+                'Give both models the same classes, strides, priors and box coder, or use a method on features.'
+            )
+
+    def require_ground_truth(self, what: str) -> None:
+        """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
+        if self.teacher.adapter.with_mask and not self.student.with_mask:
+            raise ValueError(
+                f"{what} trains a copy of the teacher with the teacher's own losses, which need masks, and the student "
+                'is trained without. Take a teacher without a mask branch, or a student with one.'
+            )
+
     def require_same_classes(self, what: str) -> None:
         """Raises ValueError if the two heads do not tell the same number of classes apart."""
         student, teacher = self.student.num_classes, self.teacher.adapter.num_classes
@@ -51,6 +68,7 @@ class DistillMethod(BaseModule):
         task_weight: Factor on the student's own losses.
         student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
         teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
+        needs_teacher: Whether the method reads the teacher's view; if no method does, the teacher is not run.
         variants: Names of the predictions that the method adds to ``student`` and ``teacher``.
         refused: Variants that this pair of models cannot have -> why.
     """
@@ -58,6 +76,7 @@ class DistillMethod(BaseModule):
     task_weight: float = 1.0
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    needs_teacher: bool = True
     variants: tuple[str, ...] = ()
     refused: Mapping[str, str] = MappingProxyType({})
 
@@ -75,7 +94,10 @@ class DistillMethod(BaseModule):
 
     @abstractmethod
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
-        """Returns weighted losses; a name must contain ``loss`` to be part of the total."""
+        """Returns weighted losses; a name must contain ``loss`` to be part of the total.
+
+        ``teacher`` is ``None`` where no method of the distiller needs it (:attr:`needs_teacher`).
+        """
 
     def predict(self, variant: str, feats: tuple[Tensor, ...], all_feats: tuple, inputs: Tensor, samples: Sequence):
         """Predicts as one of :attr:`variants`.

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Bernoulli, Categorical
 from torch.distributions import kl_divergence as exact_kl
 
-from mmrkd.models.losses import feature_mse, kl_divergence, sigmoid_kl
+from mmrkd.models.losses import box_distribution_kl, box_l1, feature_mse, kl_divergence, sigmoid_kl
 
 LOG2, LOG3 = math.log(2), math.log(3)
 NARROW = [torch.bfloat16, torch.float16]
@@ -168,3 +168,39 @@ def test_sigmoid_kl_is_exact_for_background():
     p, q = teacher.double().sigmoid(), student.double().sigmoid()
     expected = (p * (p / q).log() + (1 - p) * torch.log1p((q - p) / (1 - q))).sum()
     assert sigmoid_kl(student, teacher).item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_box_l1_by_hand():
+    student = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 8.0], [9.0, 9.0, 9.0, 9.0]], requires_grad=True)
+    teacher = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0] * 4, [0.0] * 4], requires_grad=True)
+    confidence = torch.tensor([1.0, 0.5, 0.0])
+    loss = box_l1(student, teacher, confidence)
+    assert loss.item() == pytest.approx((1.0 * 4 / 4 + 0.5 * 8 / 4) / 1.5)
+    loss.backward()
+    assert student.grad[0].tolist() == pytest.approx([1 / 6, 0, -1 / 6, -1 / 6]) and student.grad[2].abs().sum() == 0
+    assert teacher.grad is None
+
+
+def test_box_l1_counts_one_object_at_least():
+    loss = box_l1(torch.ones(2, 4), torch.zeros(2, 4), torch.tensor([0.1, 0.2]))
+    assert loss.item() == pytest.approx(0.3)
+
+
+def test_box_distribution_kl_by_hand():
+    """Two bins; the teacher is sure of the first of one side, the student knows nothing."""
+    teacher = torch.zeros(1, 4, 2)
+    teacher[0, 1, 0] = 3 * torch.log(torch.tensor(3.0))  # 3/4 : 1/4 at tau 3
+    student = torch.zeros(1, 8, requires_grad=True)
+    loss = box_distribution_kl(student, teacher.reshape(1, 8), torch.tensor([1.0]), bins=2, tau=3.0)
+    one_side = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert loss.item() == pytest.approx(9 * one_side / 4, rel=1e-5)
+    loss.backward()
+    # tau^2 / 4 sides * (q - p) / tau
+    assert student.grad[0].tolist() == pytest.approx([0, 0, -0.25 * 3 / 4, 0.25 * 3 / 4, 0, 0, 0, 0], abs=1e-6)
+
+
+def test_boxes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r'the student has \(2, 4\)'):
+        box_l1(torch.zeros(2, 4), torch.zeros(1, 4), torch.zeros(2))
+    with pytest.raises(ValueError, match='tau must be > 0'):
+        box_distribution_kl(torch.zeros(1, 8), torch.zeros(1, 8), torch.zeros(1), bins=2, tau=0.0)

@@ -1,0 +1,60 @@
+"""KD: the teacher's logits as soft targets."""
+
+from collections.abc import Sequence
+from typing import Optional
+
+from torch import Tensor
+
+from mmrkd.models.heads import OutputMimicry
+from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.registry import MODELS
+from mmrkd.structures import StudentView, TeacherView
+
+
+@MODELS.register_module()
+class KD(DistillMethod):
+    r"""Hinton et al., `Distilling the Knowledge in a Neural Network` (arXiv 1503.02531).
+
+    .. math:: L = w_{task} L_{task}(z_s) + w_{kd} T^2 KL(softmax(sg\, z_t / T) \| softmax(z_s / T))
+
+    On a detector the dense logits, and if asked the boxes, of the two heads are compared
+    (:class:`~mmrkd.models.heads.OutputMimicry`; ours).
+
+    Gradient contract: flows into the student; the teacher is detached.
+
+    Args:
+        w_task: Weight of the student's own losses. Defaults to 1.
+        w_kd: Weight of the KL term. Defaults to 1.
+        tau: T; ``None`` is 4 for classifiers and 1 for detectors.
+        w_box: Weight of a detector's boxes, relative to ``w_kd``. Defaults to 0: logits alone.
+        tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
+
+    Raises:
+        ValueError: The two heads do not line up.
+    """
+
+    def __init__(
+        self,
+        w_task: float = 1.0,
+        w_kd: float = 1.0,
+        tau: Optional[float] = None,
+        w_box: float = 0.0,
+        tau_box: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.task_weight, self.w_kd = w_task, w_kd
+        self.mimicry_cfg = dict(tau=tau, w_box=w_box, tau_box=tau_box)
+
+    @property
+    def active(self) -> bool:
+        """Whether the KL term has a weight."""
+        return self.w_kd != 0
+
+    def setup(self, pair: Pair) -> None:
+        """Checks that the heads line up."""
+        pair.require_same_layout('KD')
+        self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
+
+    def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
+        """Returns ``loss_kd`` and, with ``w_box`` on a detector, ``loss_kd_box``."""
+        return self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs)

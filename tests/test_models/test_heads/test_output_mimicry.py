@@ -1,0 +1,82 @@
+import pytest
+import torch
+from reference import bernoulli_kl, softmax_kl
+
+from mmrkd.adapters import build_adapter
+from mmrkd.models import OutputMimicry
+from mmrkd.testing import build_model, tiny_classifier, tiny_gfl, tiny_retinanet
+
+
+def outputs_of(seed, box_channels=4, anchors=3, shape=(2, 3, 2)):
+    """Dense outputs of 4 classes on two levels, confident enough to tell formulas apart."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [shape[1:], (1, 1)]
+    cls = [torch.randn(shape[0], anchors * 4, *s, generator=generator, dtype=torch.double) for s in sizes]
+    box = [torch.randn(shape[0], anchors * box_channels, *s, generator=generator, dtype=torch.double) for s in sizes]
+    return [x.requires_grad_() for x in cls], [x.requires_grad_() for x in box]
+
+
+def flat(levels, width):
+    return torch.cat([x.permute(0, 2, 3, 1).reshape(-1, width) for x in levels])
+
+
+@pytest.fixture(scope='module')
+def retinanet():
+    return build_adapter(build_model(tiny_retinanet()))
+
+
+@pytest.mark.parametrize('tau', [None, 2.0])
+def test_dense_logits_and_boxes(retinanet, tau):
+    learner, target = outputs_of(1), outputs_of(2)
+    found = OutputMimicry(retinanet, tau=tau, w_box=0.5)('loss', 3.0, learner, target)
+    logits, wanted = flat(learner[0], 4), flat(target[0], 4)
+    confidence = wanted.sigmoid().amax(1)
+    l1 = ((flat(learner[1], 4) - flat(target[1], 4)).abs().sum(1) / 4 * confidence).sum() / confidence.sum()
+    assert set(found) == {'loss', 'loss_box'} and confidence.sum() > 1
+    assert found['loss'].item() == pytest.approx(3 * bernoulli_kl(wanted, logits, tau or 1.0).item(), rel=1e-6)
+    assert found['loss_box'].item() == pytest.approx(3 * 0.5 * l1.item(), rel=1e-6)
+    sum(found.values()).backward()
+    assert all(x.grad.abs().sum() > 0 for part in learner for x in part)
+    assert all(x.grad is None for part in target for x in part)
+
+
+def test_distributions_of_boxes():
+    adapter = build_adapter(build_model(tiny_gfl()))
+    assert adapter.box_bins == 4
+    learner, target = outputs_of(1, 16, anchors=1), outputs_of(2, 16, anchors=1)
+    found = OutputMimicry(adapter, tau_box=5.0)('loss', 1.0, learner, target)['loss_box']
+    confidence = flat(target[0], 4).sigmoid().amax(1)
+    expected = 0
+    for c, a, b in zip(confidence, flat(learner[1], 16), flat(target[1], 16)):
+        expected = expected + c * softmax_kl(b.reshape(4, 4), a.reshape(4, 4), 5.0)  # mean over the four sides
+    assert found.item() == pytest.approx((expected / confidence.sum()).item(), rel=1e-6)
+
+
+def test_confidence_of_a_softmax_head_leaves_the_background_out():
+    head = dict(tiny_retinanet()['bbox_head'], loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
+    adapter = build_adapter(build_model(dict(tiny_retinanet(), bbox_head=head)))
+    logits = torch.tensor([[0.0, 1.0, 2.0, 0.0, 9.0]])
+    expected = logits.exp()[0, 2] / logits.exp().sum()
+    assert OutputMimicry(adapter)._confidence(logits).item() == pytest.approx(expected.item())
+
+
+def test_classifier_has_the_papers_temperature_and_no_boxes():
+    adapter = build_adapter(build_model(tiny_classifier()))
+    learner, target = torch.randn(3, 4, dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
+    found = OutputMimicry(adapter)('loss', 2.0, learner, target)
+    assert set(found) == {'loss'}
+    assert found['loss'].item() == pytest.approx(2 * softmax_kl(target, learner, 4.0).item(), rel=1e-6)
+
+
+def test_at_equality_it_is_zero_and_without_a_weight_it_is_nothing(retinanet):
+    outputs = outputs_of(1)
+    found = OutputMimicry(retinanet)('loss', 1.0, outputs, outputs)
+    assert [value.item() for value in found.values()] == pytest.approx([0, 0], abs=1e-12)
+    assert OutputMimicry(retinanet)('loss', 0.0, None, None) == {}
+    assert set(OutputMimicry(retinanet, w_box=0.0)('loss', 1.0, outputs, outputs)) == {'loss'}
+
+
+@pytest.mark.parametrize('taus', [dict(tau=0.0), dict(tau_box=-1.0)], ids=str)
+def test_temperatures_are_positive(retinanet, taus):
+    with pytest.raises(ValueError, match='tau and tau_box must be > 0'):
+        OutputMimicry(retinanet, **taus)
