@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmrkd.engine.prepare import prepare_config
+from mmrkd.engine.resume import settle_checkpoint
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings: KEY=VALUE ...')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--allow-pickle', action='store_true', help='let checkpoints run code; only if you trust them')
     # torch.distributed.launch passes --local-rank; torchrun sets the variable itself.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -66,8 +68,17 @@ def _enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'mmrkd.AutocastOptimWrapper'
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that the config asks for."""
+def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:
+    """Builds the runner that the config asks for, after a look at the checkpoint that it starts from.
+
+    Args:
+        cfg: What :func:`load_config` returned.
+        allow_pickle: Whether that checkpoint may run code of its own. Defaults to False.
+
+    Raises:
+        ValueError: It may not be loaded, see :func:`mmrkd.engine.resume.settle_checkpoint`.
+    """
+    settle_checkpoint(cfg, allow_pickle)
     if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine would call torch.cuda.set_device
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
