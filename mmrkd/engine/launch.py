@@ -16,6 +16,14 @@ from mmengine.runner import Runner
 from mmrkd.engine.prepare import prepare_config
 from mmrkd.engine.resume import settle_checkpoint
 
+MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
+- a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
+- mixed precision: --amp
+- fewer passes through the teacher's head (ERA): --cfg-options model.methods.0.twi_on=last, or none
+- fewer or thinner branches (ERA): --cfg-options model.methods.0.num_branches=2 model.methods.0.kernel_size=1
+- smaller images, or a smaller teacher
+(set MMRKD_DEBUG=1 for the traceback)"""
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that training and testing have in common."""
@@ -84,6 +92,12 @@ def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error is torch's: on a GPU it has a class of its own, on the CPU only a text."""
+    text = str(error).lower()
+    return 'out of memory' in text or "can't allocate memory" in text or 'not enough memory' in text
+
+
 def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
     """Ends a tool with the message of an expected error, and no traceback, unless ``MMRKD_DEBUG`` is set."""
 
@@ -91,9 +105,11 @@ def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
     def wrapper() -> None:
         try:
             main()
-        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
-            if os.environ.get('MMRKD_DEBUG'):
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+            if os.environ.get('MMRKD_DEBUG') or (isinstance(error, RuntimeError) and not _out_of_memory(error)):
                 raise
+            if isinstance(error, RuntimeError):
+                sys.exit(f'{error}\n{MEMORY_ADVICE}')
             sys.exit(f'{type(error).__name__}: {error}\n(set MMRKD_DEBUG=1 for the traceback)')
 
     return wrapper

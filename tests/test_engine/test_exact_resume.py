@@ -210,6 +210,25 @@ class TestKilledAndResumed:
                        if isinstance(v, torch.Tensor))  # fmt: skip
 
 
+class TestSchedules:
+    def test_they_resume_in_their_middle(self, noisy_cfg, train, tmp_path):
+        """Killed after the new branch has joined in and while the factor falls; the config starts with one branch."""
+        hooks = [
+            dict(type='mmrkd.DistillScheduleHook', warmup=2, decay=4, end=8, by_epoch=False),
+            dict(type='mmrkd.ExpandHook', at=[1]),
+        ]
+        changes = {'model.methods.0.num_branches': 2, 'model.methods.0.start_branches': 1}
+        train(noisy_cfg(tmp_path / 'whole', *hooks, **changes))
+        with pytest.raises(Killed):
+            train(noisy_cfg(tmp_path / 'run', *hooks, dict(type='Kill', iteration=7), **changes))
+        random.seed(99), np.random.seed(99), torch.manual_seed(99)
+        runner = train(noisy_cfg(tmp_path / 'run', *hooks, resume=True, **changes))
+        method = runner.model.methods[0]
+        assert method.scale == 0 and method.active_branches == 2
+        assert any(p.abs().sum() > 0 for p in method.neck.branches[1][-1].norms.parameters())
+        assert_same_end(tmp_path / 'run', tmp_path / 'whole')
+
+
 class TestOffIsOffThroughAWholeRun:
     def test_the_loops_and_the_hook_draw_no_random_number(self, run_cfg, train, tmp_path):
         """A plain run and one with the exact loop and hook, but no method, see the same augmentations."""
