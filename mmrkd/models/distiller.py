@@ -20,6 +20,7 @@ from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, mat
 
 STUDENT_PREFIX = 'student.'
 METHODS_PREFIX = 'methods.'
+FSDP_PREFIX = '_fsdp_wrapped_module.'
 
 
 @contextmanager
@@ -212,6 +213,8 @@ class Distiller(BaseModel):
 
 
 def _rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', prefix: str, _metadata: Any) -> None:
+    if prefix.endswith(FSDP_PREFIX):
+        return  # FSDP looks for its own names next; SplitCheckpointHook renames them in the checkpoint
     own = [k for k in state_dict if k.startswith(prefix + STUDENT_PREFIX)]
     rest = [k for k in state_dict if k.startswith(prefix + METHODS_PREFIX)]
     for key in own:

@@ -9,10 +9,22 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
+from mmengine.model.wrappers import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullStateDictConfig, StateDictType
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
-from mmrkd.testing import build_distiller, classification_batch, detection_batch, tiny_classifier, tiny_retinanet
+from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.testing import (
+    build_distiller,
+    build_model,
+    classification_batch,
+    detection_batch,
+    tiny_classifier,
+    tiny_retinanet,
+)
 
 ERA, FITNETS = dict(type='mmrkd.ERA', twi_on='all'), dict(type='mmrkd.FitNets')
 
@@ -132,6 +144,52 @@ class TestSchedule:
         (names, first), (_, second) = found
         assert names == ['loss', 'loss_idle'] or set(names) == {'loss', 'loss_idle'}
         assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+class TestFullySharded:
+    """On the CPU torch's FSDP runs if it is told so; the teacher is whole in every process."""
+
+    @staticmethod
+    def train_save_load(rank, number, teachers):
+        def sharded(seed):
+            model = build_distiller(tiny_classifier(), deepcopy(teachers['classifier']), [ERA], seed=seed).train()
+            cpu = torch.device('cpu')
+            return MMFullyShardedDataParallel(module=model, use_orig_params=True, device_id=cpu)
+
+        def state(model):
+            with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig()):
+                return model.state_dict()
+
+        model = sharded(seed=1)
+        fingerprint = model.module.teacher.fingerprint()
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        for _ in range(2):
+            model.train_step(share(batch_of('classifier'), rank, number), wrapper)
+        saved = dict(state_dict=state(model))
+        SplitCheckpointHook().before_save_checkpoint(None, saved)
+        checkpoint = deepcopy(saved)
+        MergeCheckpointHook().after_load_checkpoint(None, checkpoint)
+        other = sharded(seed=2)
+        with FSDP.state_dict_type(other, StateDictType.FULL_STATE_DICT, FullStateDictConfig()):
+            other.load_state_dict(checkpoint['state_dict'])
+        loaded = dict(state_dict=state(other))
+        SplitCheckpointHook().before_save_checkpoint(None, loaded)
+        return saved, loaded, model.module.teacher.fingerprint() == fingerprint
+
+    def test_a_checkpoint_is_plain_and_can_be_loaded(self, teachers, tmp_path):
+        found = processes(2, self.train_save_load, tmp_path, teachers)
+        assert isinstance(found[0], tuple), found
+        saved, loaded, teacher_unchanged = found[0]
+        plain = build_model(tiny_classifier(), seed=1)
+        start = deepcopy(plain.state_dict())
+        assert sorted(saved['state_dict']) == sorted(start) and teacher_unchanged
+        plain.load_state_dict(saved['state_dict'], strict=True)
+        assert not torch.equal(plain.head.fc.weight, start['head.fc.weight'])
+        for entries in zip(
+            (saved['state_dict'], saved[METHOD_STATE]['state_dict']),
+            (loaded['state_dict'], loaded[METHOD_STATE]['state_dict']),
+        ):
+            assert entries[0] and all(torch.equal(value, entries[1][name]) for name, value in entries[0].items())
 
 
 class TestFaults:
