@@ -2,12 +2,16 @@
 
 import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS
+from mmengine.runner import Runner
 
 from mmrkd.checkpoint import METHOD_STATE, RUN_STATE
 from mmrkd.engine import prepare_config
@@ -239,3 +243,41 @@ class TestOffIsOffThroughAWholeRun:
             ends.append(read_last(train(prepare_config(cfg)))['state_dict'])
         assert list(ends[0]) == list(ends[1])
         assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+@pytest.mark.slow
+class TestKillMinus9:
+    """Processes that get SIGKILL at random moments; ``MMRKD_KILLS=20`` asks for twenty of them (default: 3)."""
+
+    @pytest.mark.parametrize('setting', ['epochs', 'iterations of an epoch loop'])
+    def test_the_run_ends_like_the_one_that_was_not_killed(self, setting, noisy_cfg, train, tmp_path):
+        moments, wanted, kills, runs = random.Random(0), int(os.environ.get('MMRKD_KILLS', 3)), 0, 0
+        start = time.monotonic()
+        train(noisy_cfg(tmp_path / 'whole', **SETTINGS[setting]))
+        duration = time.monotonic() - start
+        while kills < wanted or runs == 0:
+            folder, finished = tmp_path / f'run_{runs}', False
+            while not finished:
+                finished = self.attempt(noisy_cfg, folder, setting, moments.uniform(0, duration), kills < wanted)
+                kills += not finished
+            assert_same_end(folder, tmp_path / 'whole')
+            runs += 1
+        assert kills == wanted
+
+    def attempt(self, noisy_cfg, folder, setting, moment, kill):
+        """Starts or resumes the run in a process of its own; returns whether it came to its end."""
+
+        def body():
+            cfg = noisy_cfg(folder, resume=True, **SETTINGS[setting])
+            settle_checkpoint(cfg)
+            Runner.from_cfg(cfg).train()
+            os._exit(0)
+
+        process = mp.get_context('fork').Process(target=body)
+        process.start()
+        process.join(moment if kill else 120)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode == 0
