@@ -2,6 +2,7 @@
 
 from mmrkd.engine.hooks import (
     ClassCheckHook,
+    CompileHook,
     DistillScheduleHook,
     ExpandHook,
     MergeCheckpointHook,
@@ -15,6 +16,7 @@ from mmrkd.engine.prepare import prepare_config
 __all__ = [
     'AutocastOptimWrapper',
     'ClassCheckHook',
+    'CompileHook',
     'DistillScheduleHook',
     'ExpandHook',
     'MergeCheckpointHook',
