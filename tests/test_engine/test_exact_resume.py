@@ -167,7 +167,7 @@ class TestKilledAndResumed:
         settle_checkpoint(cfg)
         return train(cfg)
 
-    @pytest.mark.parametrize('kill', [dict(iteration=4), dict(iteration=7), dict(validation=2)], ids=str)
+    @pytest.mark.parametrize('kill', [dict(iteration=4), dict(iteration=7), dict(validation=3)], ids=str)
     def test_it_ends_like_the_run_that_was_not(
         self, setting, kill, noisy_cfg, train, uninterrupted, tmp_path, tmp_path_factory
     ):

@@ -44,6 +44,8 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Takes the place of mmengine's local storage."""
         super().before_train(runner)
+        if runner._resume:  # without it a validation that is made up for would not write its best score down
+            self.last_ckpt = runner.message_hub.get_info('last_ckpt', None)
         if self.file_client_args is None and type(self.file_backend) is LocalBackend:
             self.backend_args, self.file_backend = dict(backend=NAME), CheckpointBackend()
 
