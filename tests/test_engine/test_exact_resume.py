@@ -104,6 +104,11 @@ SETTINGS = {
         'default_hooks.checkpoint.by_epoch': False,
         'default_hooks.checkpoint.interval': 2,
     },
+    'workers': {
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': 2,
+        'train_dataloader.num_workers': 2,
+    },
     'iterations': iter_based(),
     'iterations, default sampler': iter_based('DefaultSampler'),
 }
@@ -147,11 +152,6 @@ def assert_same_end(folder, expected):
         assert scores[0] == scores[1]
 
 
-@pytest.fixture(scope='module', params=list(SETTINGS))
-def setting(request):
-    return request.param
-
-
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
     """Folders of finished runs by setting."""
@@ -167,7 +167,18 @@ class TestKilledAndResumed:
         settle_checkpoint(cfg)
         return train(cfg)
 
-    @pytest.mark.parametrize('kill', [dict(iteration=4), dict(iteration=7), dict(validation=3)], ids=str)
+    @pytest.mark.parametrize(
+        'setting, kill',
+        [
+            ('epochs', dict(iteration=4)),
+            ('epochs', dict(validation=3)),
+            ('iterations of an epoch loop', dict(iteration=4)),
+            ('iterations', dict(iteration=7)),
+            ('iterations, default sampler', dict(iteration=7)),
+            pytest.param('workers', dict(iteration=5), marks=pytest.mark.slow),
+        ],
+        ids=str,
+    )
     def test_it_ends_like_the_run_that_was_not(
         self, setting, kill, noisy_cfg, train, uninterrupted, tmp_path, tmp_path_factory
     ):

@@ -26,7 +26,7 @@ pipeline = [
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
-    batch_size=1,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -43,11 +43,11 @@ model = dict(type='mmrkd.Distiller', student=student, teacher={teacher}, methods
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four images with two boxes each, in COCO format."""
+    """Five images with two boxes each, in COCO format."""
     (tmp_path / 'images').mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
-    for index in range(4):
+    for index in range(5):
         cv2.imwrite(str(tmp_path / 'images' / f'{index}.png'), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
         images.append(dict(id=index, file_name=f'{index}.png', width=64, height=64))
         for box in ([4, 4, 24, 20], [30, 24, 28, 32]):
@@ -100,7 +100,7 @@ def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path)
     assert result.returncode == 0, output
 
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 4 images, 2 x 1
+    assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 3 images: 2 and 1
     assert 'Distributed training: True' in log and 'GPU number: 2' in log
     assert 'era.loss_res_4: ' in log and 'fitnets.loss_feat: ' in log
 
@@ -111,3 +111,19 @@ def test_two_processes_train_era_and_write_a_plain_checkpoint(dataset, tmp_path)
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
     assert any(key.startswith('methods.0.neck.branches') for key in checkpoint['mmrkd']['state_dict'])
     assert checkpoint['meta']['iter'] == 2
+    assert len(checkpoint['mmrkd_run']['random']) == 2
+
+
+@pytest.mark.slow
+def test_if_one_process_fails_the_others_end_too(dataset, tmp_path):
+    """One of them misses an image while the others wait for its gradients."""
+    teacher = save_random_teacher(tiny_retinanet(12, 24), tmp_path)
+    text = CONFIG.format(
+        root=dataset, classes=CLASSES, student=tiny_retinanet(), teacher=teacher, methods=[dict(type='mmrkd.ERA')]
+    )
+    (tmp_path / 'era.py').write_text(text)
+    (dataset / 'images' / '3.png').unlink()
+    result = dist_train(tmp_path / 'era.py', tmp_path / 'run')  # a process that hangs runs into its time limit
+    assert result.returncode != 0
+    assert '3.png' in result.stdout + result.stderr
+    assert not (tmp_path / 'run' / 'epoch_1.pth').exists()

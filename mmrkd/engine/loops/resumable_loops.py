@@ -112,6 +112,8 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         return self.runner.model
 
     def _skip_trained(self) -> None:
+        if getattr(self, 'fast_forward_on_resume', False):  # newer mmengine: the user wants to begin with any data
+            return
         if self._iter and self.dataloader.num_workers == 0:
             self.dataloader_iterator = _endless(self.dataloader, self._iter)
             next(self.dataloader_iterator)
