@@ -15,6 +15,12 @@ from mmrkd.stack import release
 
 METHOD_STATE = 'mmrkd'
 """Top-level entry of a checkpoint that holds the state of the distillation methods."""
+RUN_STATE = 'mmrkd_run'
+"""Top-level entry that holds what an exact continuation needs beside weights and optimiser."""
+
+
+class BrokenCheckpointError(ValueError):
+    """A file that is no checkpoint, or only part of one."""
 
 
 class _Ignored:
@@ -76,7 +82,8 @@ def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, or holds objects that only unrestricted unpickling can make.
+        BrokenCheckpointError: The file is no checkpoint, or not a whole one.
+        ValueError: It holds no weights, or objects that only unrestricted unpickling can make.
     """
     path = _local_copy(path)
     if not os.path.isfile(path):
@@ -87,10 +94,11 @@ def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any
         reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler' in line), str(error))
         raise ValueError(
             f'{path!r} was not loaded: it is no checkpoint, or it holds objects that would run code when they are '
-            f'unpickled. If you trust where it comes from, set allow_pickle=True. torch says: {reason}'
+            'unpickled. If you trust where it comes from, set allow_pickle=True (the tools: --allow-pickle). '
+            f'torch says: {reason}'
         ) from error
     except Exception as error:  # what a reader of pickles raises on bytes that are none has no common type
-        raise ValueError(f'{path!r} is no checkpoint, or a broken one. torch says: {error}') from error
+        raise BrokenCheckpointError(f'{path!r} is no checkpoint, or a broken one. torch says: {error}') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path!r} holds a {type(checkpoint).__name__}, expected a dictionary with a state_dict')
     if 'state_dict' not in checkpoint:

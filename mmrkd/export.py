@@ -17,6 +17,12 @@ COPIES = ('bridge', 'peer')  # variants that are a model of the teacher's config
 FORMS = ('student', 'integrated', *COPIES)
 OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
 
+RESUMABLE = {
+    'CheckpointHook': 'mmrkd.ResumableCheckpointHook',
+    'EpochBasedTrainLoop': 'mmrkd.ResumableEpochLoop',
+    'IterBasedTrainLoop': 'mmrkd.ResumableIterLoop',
+}
+
 
 def plain_config(cfg: Config) -> Config:
     """Returns the config of the student alone: the model it was before, no trace of mmrkd.
@@ -30,6 +36,11 @@ def plain_config(cfg: Config) -> Config:
     for loop, stock in (('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
         if 'Variant' in str((plain.get(loop) or {}).get('type')):
             plain[loop] = dict(type=stock)
+    stock = {own: name for name, own in RESUMABLE.items()}
+    for part in (plain.get('train_cfg') or {}, plain.get('default_hooks', {}).get('checkpoint') or {}):
+        if part.get('type') in stock:
+            part['type'] = stock[part['type']]
+            part.pop('on_write_error', None)
     if plain.get('optim_wrapper', {}).get('type') == 'mmrkd.AutocastOptimWrapper':
         plain.optim_wrapper.type = 'OptimWrapper'
     return plain

@@ -1,7 +1,7 @@
 """Evaluates a checkpoint: plain or distilled, the student or several variants with what each costs.
 
 python tools/test.py CONFIG CHECKPOINT [--variants student integrated teacher] [--work-dir DIR]
-                     [--cfg-options KEY=VALUE ...] [--launcher pytorch]
+                     [--allow-pickle] [--cfg-options KEY=VALUE ...] [--launcher pytorch]
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         if not is_distillation(cfg):
             raise ValueError('--variants needs a distillation config: a plain model has only itself')
         cfg.test_cfg = dict(type='mmrkd.VariantTestLoop', variants=args.variants)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.allow_pickle)
     metrics = runner.test()
     if args.cost:
         from mmrkd.engine.cost import cost_table

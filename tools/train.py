@@ -1,7 +1,7 @@
 """Trains a distillation config, or any plain mmdet / mmpretrain config.
 
 python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [CKPT]] [--auto-scale-lr]
-                             [--cfg-options KEY=VALUE ...] [--launcher pytorch]
+                             [--allow-pickle] [--cfg-options KEY=VALUE ...] [--launcher pytorch]
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    build_runner(cfg).train()
+    build_runner(cfg, args.allow_pickle).train()
 
 
 if __name__ == '__main__':

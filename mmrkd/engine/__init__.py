@@ -1,14 +1,28 @@
 """What runs around the model: hooks, loops, optimiser wrappers, preparation of a config."""
 
-from mmrkd.engine.hooks import ClassCheckHook, MergeCheckpointHook, SplitCheckpointHook
-from mmrkd.engine.loops import VariantTestLoop, VariantValLoop
+from mmrkd.engine.hooks import (
+    ClassCheckHook,
+    CompileHook,
+    DistillScheduleHook,
+    ExpandHook,
+    MergeCheckpointHook,
+    ResumableCheckpointHook,
+    SplitCheckpointHook,
+)
+from mmrkd.engine.loops import ResumableEpochLoop, ResumableIterLoop, VariantTestLoop, VariantValLoop
 from mmrkd.engine.optim import AutocastOptimWrapper
 from mmrkd.engine.prepare import prepare_config
 
 __all__ = [
     'AutocastOptimWrapper',
     'ClassCheckHook',
+    'CompileHook',
+    'DistillScheduleHook',
+    'ExpandHook',
     'MergeCheckpointHook',
+    'ResumableCheckpointHook',
+    'ResumableEpochLoop',
+    'ResumableIterLoop',
     'SplitCheckpointHook',
     'VariantTestLoop',
     'VariantValLoop',

@@ -14,6 +14,15 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmrkd.engine.prepare import prepare_config
+from mmrkd.engine.resume import settle_checkpoint
+
+MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
+- a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
+- mixed precision: --amp
+- fewer passes through the teacher's head (ERA): --cfg-options model.methods.0.twi_on=last, or none
+- fewer or thinner branches (ERA): --cfg-options model.methods.0.num_branches=2 model.methods.0.kernel_size=1
+- smaller images, or a smaller teacher
+(set MMRKD_DEBUG=1 for the traceback)"""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +31,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings: KEY=VALUE ...')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--allow-pickle', action='store_true', help='let checkpoints run code; only if you trust them')
     # torch.distributed.launch passes --local-rank; torchrun sets the variable itself.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -66,11 +76,26 @@ def _enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'mmrkd.AutocastOptimWrapper'
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that the config asks for."""
+def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:
+    """Builds the runner that the config asks for, after a look at the checkpoint that it starts from.
+
+    Args:
+        cfg: What :func:`load_config` returned.
+        allow_pickle: Whether that checkpoint may run code of its own. Defaults to False.
+
+    Raises:
+        ValueError: It may not be loaded, see :func:`mmrkd.engine.resume.settle_checkpoint`.
+    """
+    settle_checkpoint(cfg, allow_pickle)
     if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine would call torch.cuda.set_device
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error is torch's: on a GPU it has a class of its own, on the CPU only a text."""
+    text = str(error).lower()
+    return 'out of memory' in text or "can't allocate memory" in text or 'not enough memory' in text
 
 
 def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
@@ -80,9 +105,11 @@ def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
     def wrapper() -> None:
         try:
             main()
-        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
-            if os.environ.get('MMRKD_DEBUG'):
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+            if os.environ.get('MMRKD_DEBUG') or (isinstance(error, RuntimeError) and not _out_of_memory(error)):
                 raise
+            if isinstance(error, RuntimeError):
+                sys.exit(f'{error}\n{MEMORY_ADVICE}')
             sys.exit(f'{type(error).__name__}: {error}\n(set MMRKD_DEBUG=1 for the traceback)')
 
     return wrapper

@@ -3,9 +3,9 @@
 import os.path as osp
 from collections.abc import Iterator
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
-from mmrkd.export import OWN_HOOKS
+from mmrkd.export import OWN_HOOKS, RESUMABLE
 
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain fetches what is not there
 SELF_FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain downloads these when they are not there
@@ -33,7 +33,27 @@ def prepare_config(cfg: Config) -> Config:
     if is_distillation(cfg):
         present = {hook.get('type') for hook in cfg.get('custom_hooks') or []}
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=h) for h in OWN_HOOKS if h not in present)]
+        make_resumable(cfg)
     return cfg
+
+
+def make_resumable(cfg: Config) -> None:
+    """Puts the exact versions in the place of mmengine's checkpoint hook and training loop, and of nothing else.
+
+    Whoever wrote a hook or a loop of their own keeps it.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    loop = cfg.get('train_cfg') or {}
+    if 'by_epoch' in loop and 'type' not in loop:
+        loop['type'] = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
+    for part in (checkpoint or {}, loop):  # None switches the hook off
+        part_type = part.get('type')
+        if isinstance(part_type, type):  # pure-python configs name the class itself
+            part_type = f'{part_type.__module__}.{part_type.__name__}'
+        *scope, name = str(part_type).split('.')
+        if name in RESUMABLE and scope[:1] in ([], ['mmengine']):
+            part['type'] = RESUMABLE[name]
 
 
 def check_data(cfg: Config) -> None:

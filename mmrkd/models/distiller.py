@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import Any, Callable, Optional, Union
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter, build_adapter
+from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DistillMethod, Pair
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS
@@ -18,6 +20,7 @@ from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, mat
 
 STUDENT_PREFIX = 'student.'
 METHODS_PREFIX = 'methods.'
+FSDP_PREFIX = '_fsdp_wrapped_module.'
 
 
 @contextmanager
@@ -53,6 +56,7 @@ class Distiller(BaseModel):
             (``integrated``, ``blend``). Defaults to ``'student'``.
         data_preprocessor: The student's, where its config has none of its own. A runner hands over the one that
             mmpretrain's configs keep beside the model.
+        on_nonfinite: What a loss term that is NaN or infinite does: ``'stop'`` or ``'skip'``, see :class:`LossGuard`.
 
     Raises:
         ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
@@ -65,6 +69,7 @@ class Distiller(BaseModel):
         methods: Sequence[Union[dict, DistillMethod]] = (),
         variant: str = 'student',
         data_preprocessor: Optional[dict] = None,
+        on_nonfinite: str = 'stop',
     ) -> None:
         student = load_model_config(student)
         if data_preprocessor is not None:
@@ -78,6 +83,7 @@ class Distiller(BaseModel):
             self.teacher.follow(student)
             self.methods = nn.ModuleList(m if isinstance(m, DistillMethod) else MODELS.build(m) for m in methods)
             self.match = self._wire()
+        self.guard = LossGuard(on_nonfinite)
         self.names = _unique_names(self.methods)
         if len(set(self.variants)) < len(self.variants):
             raise ValueError(f'two methods predict under the same name: {self.variants}. Use one of them.')
@@ -94,6 +100,8 @@ class Distiller(BaseModel):
             method.setup(pair)
             self.adapter.tapped(method.student_taps)  # a name that is not there fails here
             self.teacher.adapter.tapped(method.teacher_taps)
+            if not method.active:
+                method.requires_grad_(False)
         for s, t in match.pairs:
             print_log(f'matched: student {match.student_levels[s]} <- teacher {match.teacher_levels[t]}', 'current')
         return match
@@ -115,8 +123,19 @@ class Distiller(BaseModel):
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Any]:
-        """Returns the student's losses under their own names and each method's as ``<method>.<name>``."""
-        active = [(name, method) for name, method in zip(self.names, self.methods) if method.active]
+        """Returns the student's losses under their own names and each method's as ``<method>.<name>``.
+
+        Raises:
+            ValueError: One of them is not finite, see :class:`LossGuard`.
+        """
+        losses = self._losses(inputs, data_samples)
+        idle = [p for method in self.methods for p in method.idle_parameters()] if get_world_size() > 1 else []
+        if idle:
+            losses['loss_idle'] = sum(p.sum() for p in idle) * 0
+        return self.guard(losses, data_samples, self.parameters())
+
+    def _losses(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Any]:
+        active = [(n, method) for n, method in zip(self.names, self.methods) if method.active and method.scale]
         if not active:
             return self.student(inputs, data_samples, mode='loss')
         with self.adapter.tapped(_wanted(active, 'student_taps')) as taps:
@@ -128,7 +147,8 @@ class Distiller(BaseModel):
         if any(method.needs_teacher for _, method in active):
             teacher = self._teacher_view(inputs, data_samples, student.feats, _wanted(active, 'teacher_taps'))
         for name, method in active:
-            for key, value in method.losses(student, teacher, data_samples).items():
+            own = method.losses(student, teacher, data_samples)
+            for key, value in _scaled(own, [method.scale]):
                 losses[f'{name}.{key}'] = value
         return losses
 
@@ -195,6 +215,8 @@ class Distiller(BaseModel):
 
 
 def _rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', prefix: str, _metadata: Any) -> None:
+    if prefix.endswith(FSDP_PREFIX):
+        return  # FSDP looks for its own names next; SplitCheckpointHook renames them in the checkpoint
     own = [k for k in state_dict if k.startswith(prefix + STUDENT_PREFIX)]
     rest = [k for k in state_dict if k.startswith(prefix + METHODS_PREFIX)]
     for key in own:

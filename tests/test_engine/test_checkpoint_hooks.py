@@ -1,6 +1,11 @@
+import json
 import os
 import pickle
+import runpy
+import shutil
+import sys
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +14,11 @@ from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import Runner, load_checkpoint
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
-from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook, prepare_config
 from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
 
 PREFIXES = ('', 'bridge/', 'teacher/')
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = dict(classifier=tiny_classifier, retinanet=tiny_retinanet)
 
 
@@ -129,6 +135,30 @@ class TestPlainCheckpoint:
             assert METHOD_STATE in read(tmp_path / name)
         hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
         assert hook.best_ckpt_path == str(tmp_path / files[0])
+
+    @pytest.mark.parametrize('ema', [False, True], ids=['', 'ema'])
+    def test_by_iterations_and_without_the_optimiser(self, run_cfg, train, tmp_path, ema):
+        hook = dict(type='CheckpointHook', by_epoch=False, interval=1, save_optimizer=False, max_keep_ckpts=2)
+        train(prepare_config(run_cfg(tmp_path, ema=ema, **{'default_hooks.checkpoint': hook})))
+        assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['iter_3.pth', 'iter_4.pth']
+        for number in (3, 4):
+            checkpoint = self.check(SimpleNamespace(kind='classifier'), tmp_path / f'iter_{number}.pth')
+            assert METHOD_STATE in checkpoint and 'optimizer' not in checkpoint
+            assert checkpoint['meta']['iter'] == number
+
+    def test_its_size_is_that_of_a_plain_one_and_the_state_of_the_methods(self, finished, run_cfg, train, tmp_path):
+        train(run_cfg(tmp_path, finished.kind, plain=True))
+        plain, found = tmp_path / 'epoch_2.pth', finished.folder / 'epoch_2.pth'
+
+        def size(value):
+            if isinstance(value, dict):
+                return sum(map(size, value.values()))
+            return value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 0
+
+        methods = size(read(found)[METHOD_STATE])
+        momentum = size(read(found)['optimizer']['state']) - size(read(plain)['optimizer']['state'])
+        assert 0 < momentum <= methods
+        assert os.path.getsize(found) <= 1.05 * os.path.getsize(plain) + methods + momentum
 
     def test_the_running_model_is_not_split(self, finished):
         assert any(k.startswith('methods.') for k in finished.state)
@@ -305,6 +335,36 @@ class TestVariantsOfAPlainCheckpoint:
     def test_a_training_that_starts_from_it_may_test_them_later(self, cfg_of, train):
         runner = train(cfg_of('student', 'integrated'))
         assert runner.iter == 4
+
+
+class TestTheTool:
+    """tools/test.py takes plain and distilled checkpoints, with plain and distillation configs."""
+
+    @pytest.fixture
+    def score(self, run_cfg, tmp_path, monkeypatch):
+        def score(checkpoint, plain, *options):
+            run_cfg(tmp_path, plain=plain).dump(str(tmp_path / 'config.py'))
+            command = ['test.py', str(tmp_path / 'config.py'), str(checkpoint), '--work-dir', str(tmp_path / 'test')]
+            monkeypatch.setattr(sys, 'argv', [*command, *options])
+            runpy.run_path(str(ROOT / 'tools' / 'test.py'), run_name='__main__')
+            (result,) = (tmp_path / 'test').glob('*/*.json')
+            metrics = json.loads(result.read_text())
+            shutil.rmtree(tmp_path / 'test')
+            return metrics['tiny/score']
+
+        return score
+
+    def test_a_plain_one(self, score, tmp_path):
+        model = build_model(tiny_classifier(), seed=11)
+        torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'plain.pth')
+        expected = score(tmp_path / 'plain.pth', plain=True)
+        assert score(tmp_path / 'plain.pth', plain=False) == expected
+
+    def test_a_distilled_one(self, score, finished_with_ema):
+        path = finished_with_ema.folder / 'epoch_2.pth'
+        plain = score(path, plain=True)
+        assert plain == score(path, plain=False) == score(path, False, '--variants', 'student', 'integrated')
+        assert plain != score(finished_with_ema.folder / 'epoch_1.pth', plain=True)
 
 
 class TestHooksAlone:

@@ -147,7 +147,7 @@ class TestBuildRunner:
 
 
 class TestReportErrors:
-    @pytest.mark.parametrize('error', [ValueError, TypeError, KeyError, FileNotFoundError])
+    @pytest.mark.parametrize('error', [ValueError, TypeError, KeyError, FileNotFoundError, OSError])
     def test_an_expected_error_is_one_message(self, error):
         @report_errors
         def main():
@@ -170,12 +170,38 @@ class TestReportErrors:
         with pytest.raises(ValueError, match='asleep'):
             main()
 
-    def test_other_errors_keep_their_traceback(self):
+    @pytest.mark.parametrize(
+        'text',
+        [
+            'CUDA out of memory. Tried to allocate 2.00 GiB.',
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you asked for 8 bytes.",
+        ],
+    )
+    def test_what_to_do_when_the_memory_is_not_enough(self, text):
         @report_errors
         def main():
-            raise ZeroDivisionError
+            raise RuntimeError(text)
 
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(SystemExit) as end:
+            main()
+        message = end.value.code
+        assert text in message and all(word in message for word in ('batch_size', '--amp', 'twi_on', 'num_branches'))
+
+    def test_the_class_that_torch_has_for_it(self):
+        @report_errors
+        def main():
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+        with pytest.raises(SystemExit, match='The memory was not enough'):
+            main()
+
+    @pytest.mark.parametrize('error', [ZeroDivisionError, RuntimeError])
+    def test_other_errors_keep_their_traceback(self, error):
+        @report_errors
+        def main():
+            raise error
+
+        with pytest.raises(error):
             main()
 
     def test_nothing_happens_without_an_error(self):

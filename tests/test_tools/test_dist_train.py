@@ -31,7 +31,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=1,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -57,11 +57,11 @@ model = dict(type='mmrkd.Distiller', student=student, teacher={teacher}, methods
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four images with two boxes each, in COCO format."""
+    """Five images with two boxes each, in COCO format."""
     (tmp_path / 'images').mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
-    for index in range(4):
+    for index in range(5):
         cv2.imwrite(str(tmp_path / 'images' / f'{index}.png'), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
         images.append(dict(id=index, file_name=f'{index}.png', width=64, height=64))
         for box in ([4, 4, 24, 20], [30, 24, 28, 32]):
@@ -88,8 +88,8 @@ def free_port():
         return server.getsockname()[1]
 
 
-def launch(script, *arguments):
-    """Runs a script of tools/ and returns what it printed; it must succeed."""
+def launch(script, *arguments, succeeds=True):
+    """Runs a script of tools/ and returns what it printed. One that hangs runs into the time limit."""
     env = {k: v for k, v in os.environ.items() if k not in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT')}
     env.update(
         PATH=f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}',
@@ -101,7 +101,7 @@ def launch(script, *arguments):
     )
     command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
     result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert (result.returncode == 0) == succeeds, result.stdout + result.stderr
     return result.stdout + result.stderr
 
 
@@ -140,7 +140,7 @@ def test_two_processes_train_and_write_a_plain_checkpoint(name, dataset, tmp_pat
     launch('dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / 'run')
 
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 4 images, 2 x 1
+    assert re.findall(r'Epoch\(train\)\s+\[1\]\[(\d+)/(\d+)\]', log) == [('1', '2'), ('2', '2')]  # 3 images: 2 and 1
     assert 'Distributed training: True' in log and 'GPU number: 2' in log
     assert all(f'{term}: ' in log for term in terms)
 
@@ -151,6 +151,7 @@ def test_two_processes_train_and_write_a_plain_checkpoint(name, dataset, tmp_pat
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
     assert any(key.startswith(trained) for key in checkpoint['mmrkd']['state_dict'])
     assert checkpoint['meta']['iter'] == 2
+    assert len(checkpoint['mmrkd_run']['random']) == 2
 
     output = launch('dist_test.sh', tmp_path / 'config.py', tmp_path / 'run' / 'epoch_1.pth', 2, '--work-dir', tmp_path)
     assert len(re.findall(rf'Epoch\(test\) .* {variant}/coco/bbox_mAP: ', output)) == 1  # one process reports
@@ -172,3 +173,14 @@ def test_slurm_gets_the_resources_and_the_command(tmp_path, monkeypatch):
     ]
     assert {'-p', 'part', '--job-name=job', '--ntasks=4', '--ntasks-per-node=4', '--gres=gpu:4'} <= set(words[:command])
     assert words[command - 2 : command] == ['--quotatype=spot', '--time=60']
+
+
+@pytest.mark.slow
+def test_if_one_process_fails_the_others_end_too(dataset, tmp_path):
+    """One of them misses an image while the others wait for its gradients."""
+    teacher = save_random_teacher(tiny_retinanet(12, 24), tmp_path)
+    models = dict(student=tiny_retinanet(), teacher=teacher, methods=[dict(type='mmrkd.ERA')], variant='integrated')
+    (tmp_path / 'era.py').write_text(CONFIG.format(root=dataset, classes=CLASSES, **models))
+    (dataset / 'images' / '3.png').unlink()
+    assert '3.png' in launch('dist_train.sh', tmp_path / 'era.py', 2, '--work-dir', tmp_path / 'run', succeeds=False)
+    assert not (tmp_path / 'run' / 'epoch_1.pth').exists()

@@ -2,5 +2,17 @@
 
 from mmrkd.engine.hooks.checkpoint_hooks import MergeCheckpointHook, SplitCheckpointHook
 from mmrkd.engine.hooks.class_check_hook import ClassCheckHook
+from mmrkd.engine.hooks.compile_hook import CompileHook
+from mmrkd.engine.hooks.distill_schedule_hook import DistillScheduleHook
+from mmrkd.engine.hooks.expand_hook import ExpandHook
+from mmrkd.engine.hooks.resumable_checkpoint_hook import ResumableCheckpointHook
 
-__all__ = ['ClassCheckHook', 'MergeCheckpointHook', 'SplitCheckpointHook']
+__all__ = [
+    'ClassCheckHook',
+    'CompileHook',
+    'DistillScheduleHook',
+    'ExpandHook',
+    'MergeCheckpointHook',
+    'ResumableCheckpointHook',
+    'SplitCheckpointHook',
+]

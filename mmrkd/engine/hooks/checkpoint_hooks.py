@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmrkd.checkpoint import METHOD_STATE
-from mmrkd.models.distiller import METHODS_PREFIX
+from mmrkd.models.distiller import METHODS_PREFIX, STUDENT_PREFIX
 from mmrkd.registry import HOOKS
 
 ENTRIES = {'state_dict': METHODS_PREFIX, 'ema_state_dict': f'module.{METHODS_PREFIX}'}
@@ -29,6 +29,9 @@ class SplitCheckpointHook(Hook):
             for entry, prefix in ENTRIES.items()
             if entry in checkpoint
         }
+        weights = checkpoint['state_dict']
+        for key in [k for k in weights if k.startswith(STUDENT_PREFIX)]:  # only a model that FSDP wraps has them
+            weights[key[len(STUDENT_PREFIX) :]] = weights.pop(key)
 
 
 @HOOKS.register_module()

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Optional
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.models.teacher import FrozenTeacher
@@ -66,6 +66,7 @@ class DistillMethod(BaseModule):
 
     Attributes:
         task_weight: Factor on the student's own losses.
+        scale: Factor on the method's own losses, which a schedule moves; at 0 the method is not run.
         student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
         teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
         needs_teacher: Whether the method reads the teacher's view; if no method does, the teacher is not run.
@@ -74,6 +75,7 @@ class DistillMethod(BaseModule):
     """
 
     task_weight: float = 1.0
+    scale: float = 1.0
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     needs_teacher: bool = True
@@ -84,6 +86,13 @@ class DistillMethod(BaseModule):
     def active(self) -> bool:
         """Whether any term has a weight. An inactive method is not run, and neither is the teacher for it."""
         return True
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """Returns the trained parameters that this step gives no gradient to: all of them while the method is off.
+
+        DDP waits for the gradient of every parameter that it began with, so each of these is given one of 0.
+        """
+        return [] if self.active and self.scale else [p for p in self.parameters() if p.requires_grad]
 
     def setup(self, pair: Pair) -> None:
         """Builds modules and checks that student and teacher fit. Called once, by the distiller.

@@ -45,6 +45,9 @@ class ERA(DistillMethod):
 
     Args:
         num_branches: N. Defaults to 4.
+        start_branches: How many of them the training starts with; the others return 0 until
+            :class:`mmrkd.engine.hooks.ExpandHook` lets them join in. N in the formula counts those that have. Defaults
+            to all.
         num_blocks: B, blocks in a branch. Defaults to 2.
         kernel_size: Kernel of the branches on maps; ignored for vectors. Defaults to 3.
         wiring: What each branch reads, see the neck. Defaults to ``'parallel'``.
@@ -89,10 +92,15 @@ class ERA(DistillMethod):
         standardize: Optional[bool] = None,
         alpha: float = 0.5,
         neck: Optional[dict] = None,
+        start_branches: Optional[int] = None,
     ) -> None:
         super().__init__()
         if num_branches < 1:
             raise ValueError(f'num_branches must be at least 1, found {num_branches}')
+        self.num_branches = num_branches
+        self.start_branches = self.active_branches = num_branches if start_branches is None else start_branches
+        if not 1 <= self.start_branches <= num_branches:
+            raise ValueError(f'start_branches must be in [1, {num_branches}] (num_branches), found {start_branches}')
         if tau <= 0:
             raise ValueError(f'tau must be > 0, found {tau}')
         clashes = {'num_branches', 'num_blocks', 'kernel_size', 'wiring', 'standardize'} & set(neck or {})
@@ -137,6 +145,17 @@ class ERA(DistillMethod):
         self._freeze_unused()
         self._refuse_variants(pair)
 
+    def init_weights(self) -> None:
+        """Initialises the neck; branches that join in later begin with an output of 0."""
+        super().init_weights()
+        if self.start_branches < self.num_branches:
+            self.neck.silence(self.start_branches)
+
+    def idle_parameters(self) -> list[torch.nn.Parameter]:
+        """Returns those of branches that have not joined in, or all of them while the method is off."""
+        waiting = self.neck.parameters_from(self.active_branches)
+        return super().idle_parameters() or [p for p in waiting if p.requires_grad]
+
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
         losses: dict[str, Tensor] = {}
@@ -148,7 +167,7 @@ class ERA(DistillMethod):
         if self.neck.standardizer is not None:
             self.neck.standardizer.update(targets)
             targets = self.neck.standardizer.normalize(targets)
-        initial, increments = self.neck.steps(student.feats, self.detach_student)
+        initial, increments = self.neck.steps(student.feats, self.detach_student, self.active_branches)
         if self.w_feat:
             losses['loss_feat'] = self.w_feat * feature_mse(initial, targets)
         if self.w_res:
@@ -195,7 +214,7 @@ class ERA(DistillMethod):
 
     def _step_weight(self, step: int) -> float:
         """s_i / N; the term on h_0 is not scaled."""
-        return 1.0 if step == 0 else self.branch_weights[step - 1] / len(self.branch_weights)
+        return 1.0 if step == 0 else self.branch_weights[step - 1] / self.active_branches
 
     @property
     def teacher_adapter(self) -> ModelAdapter:
@@ -205,7 +224,7 @@ class ERA(DistillMethod):
     @property
     def judged_steps(self) -> tuple[int, ...]:
         """Indices i of the partial sums h_i that the teacher's head judges."""
-        last = len(self.branch_weights)
+        last = self.active_branches
         steps = {'all': tuple(range(last + 1)), 'ends': (0, last), 'last': (last,), 'none': ()}
         return steps[self.twi_on] if self.w_twi else ()
 

@@ -149,12 +149,35 @@ class MultiBranchResidualNeck(BaseModule):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
 
-    def steps(self, feats: Sequence[Tensor], detach_branches: bool = False) -> tuple[Features, list[Features]]:
+    def silence(self, first: int) -> None:
+        """Makes the branches from number ``first`` (counted from 0) on return exactly 0, but able to learn.
+
+        Raises:
+            ValueError: They share their closing layer with the others, so that it cannot be zeroed.
+        """
+        if self.closes and len(self.closes) < self.num_branches:
+            raise ValueError('branches that begin with an output of 0 need closing layers of their own: shared_close')
+        for index in range(first, self.num_branches):
+            last = [self.closes[index]] if self.closes else self.branches[index][-1].norms
+            for module in last:
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def parameters_from(self, first: int) -> list[nn.Parameter]:
+        """Returns the parameters that only the branches from number ``first`` on have."""
+        own = [*self.branches[first:].parameters(), *(self.closes[first:].parameters() if self.closes else ())]
+        shared = {id(p) for p in [*self.branches[:first].parameters(), *self.closes[:first].parameters()]}
+        return [p for p in own if id(p) not in shared]
+
+    def steps(
+        self, feats: Sequence[Tensor], detach_branches: bool = False, num_branches: Optional[int] = None
+    ) -> tuple[Features, list[Features]]:
         """Computes the parts of the approximation.
 
         Args:
             feats: The student's features of each level, ``(N, C_s)`` or ``(N, C_s, H_l, W_l)``.
             detach_branches: Whether the branches read detached features. P always reads them with gradient.
+            num_branches: How many branches are run, the first ones. Defaults to all.
 
         Returns:
             ``h_0`` and ``[D_1, ..., D_N]``, each a tuple over levels with C_t channels (in units of the teacher's
@@ -162,10 +185,11 @@ class MultiBranchResidualNeck(BaseModule):
         """
         if len(feats) != self.num_levels:
             raise ValueError(f'expected features of {self.num_levels} levels, found {len(feats)}')
+        count = self.num_branches if num_branches is None else num_branches
         initial = tuple(self.projection(f) for f in feats)
         read = [f.detach() for f in feats] if detach_branches else feats
-        per_level = [self._branch_outputs(f, level) for level, f in enumerate(read)]
-        return initial, [tuple(level[i] for level in per_level) for i in range(self.num_branches)]
+        per_level = [self._branch_outputs(f, level, count) for level, f in enumerate(read)]
+        return initial, [tuple(level[i] for level in per_level) for i in range(count)]
 
     def forward(self, feats: Sequence[Tensor]) -> Features:
         """Returns ``h_N`` of each level, on the scale of the teacher's features."""
@@ -177,9 +201,9 @@ class MultiBranchResidualNeck(BaseModule):
         """Undoes the standardisation, if there is one."""
         return tuple(feats) if self.standardizer is None else self.standardizer.denormalize(feats)
 
-    def _branch_outputs(self, feat: Tensor, level: int) -> list[Tensor]:
+    def _branch_outputs(self, feat: Tensor, level: int, count: int) -> list[Tensor]:
         outputs: list[Tensor] = []
-        for index, blocks in enumerate(self.branches):
+        for index, blocks in enumerate(self.branches[:count]):
             x = self._branch_input(feat, outputs, index)
             for block in blocks:
                 x = block(x, level)

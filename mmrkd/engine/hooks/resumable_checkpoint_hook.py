@@ -1,0 +1,127 @@
+"""Checkpoints that a killed run goes on from as if nothing had happened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmrkd.checkpoint import RUN_STATE
+from mmrkd.engine.checkpoint_backend import NAME, CheckpointBackend
+from mmrkd.engine.random_state import capture_random_state
+from mmrkd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ResumableCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, made safe against being killed; takes the same arguments.
+
+    - A file appears under its name when it is complete, and older ones are removed only after that, so that there is
+      an intact checkpoint at any moment, with ``max_keep_ckpts=1`` too. On remote storage mmengine's backend writes.
+    - ``checkpoint['mmrkd_run']`` holds what mmengine leaves out and an exact continuation needs: the random states of
+      every process, the seed of the sampler, whether the validation that was due has been done, and a hash of the
+      teacher. :class:`mmrkd.engine.loops.ResumableEpochLoop` and ``ResumableIterLoop`` take it up.
+
+    Args:
+        on_write_error: What happens if a checkpoint cannot be written (disk full, quota): ``'stop'`` ends the training
+            with an error, ``'continue'`` says so and trains on. The previous checkpoint stays in both cases.
+        **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
+    """
+
+    def __init__(self, *args: Any, on_write_error: str = 'stop', **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if on_write_error not in ('stop', 'continue'):
+            raise ValueError(f"on_write_error must be 'stop' or 'continue', found {on_write_error!r}")
+        self.on_write_error = on_write_error
+        self._random_states: Optional[list[dict]] = None
+        self._teacher: Optional[str] = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Takes the place of mmengine's local storage."""
+        super().before_train(runner)
+        if runner._resume:  # without it a validation that is made up for would not write its best score down
+            self.last_ckpt = runner.message_hub.get_info('last_ckpt', None)
+        if self.file_client_args is None and type(self.file_backend) is LocalBackend:
+            self.backend_args, self.file_backend = dict(backend=NAME), CheckpointBackend()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Adds the state of the run."""
+        checkpoint[RUN_STATE] = dict(
+            random=self._random_states or [capture_random_state()],
+            sampler_seed=getattr(_sampler(runner), 'seed', None),
+            validated=runner.message_hub.get_info('loop_stage', None) == 'val',
+            teacher=self._fingerprint(runner),
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Hands the state of the run to the loop, if a run is resumed.
+
+        Raises:
+            ValueError: The teacher is another one than that of the run so far.
+        """
+        if not runner._resume:
+            return
+        state = checkpoint.get(RUN_STATE)
+        if state is None or len(state['random']) != get_world_size():
+            found = 'no random states' if state is None else f'the random states of {len(state["random"])} processes'
+            print_log(
+                f'the checkpoint has {found}, and this run has {get_world_size()} process(es): it is resumed, but with '
+                'other random numbers than an uninterrupted run would have had.',
+                'current',
+            )
+        if state is None:
+            return
+        if state['teacher'] != self._fingerprint(runner):
+            raise ValueError(
+                'cannot resume with another teacher: its weights are not those of the run so far (SHA-256 '
+                f'{str(state["teacher"])[:12]}, found {str(self._fingerprint(runner))[:12]}). Was its file replaced? '
+                'Put the old one back, or start a new run with load_from instead of resume.'
+            )
+        if state['sampler_seed'] is not None and hasattr(_sampler(runner), 'seed'):
+            _sampler(runner).seed = state['sampler_seed']  # where the config fixes no seed, a new run has drawn another
+        random = state['random'][get_rank()] if len(state['random']) == get_world_size() else None
+        if hasattr(runner.train_loop, 'continue_from'):
+            runner.train_loop.continue_from(random, state['validated'])
+
+    def _save_checkpoint_with_step(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        with self._writing():
+            super()._save_checkpoint_with_step(runner, *args, **kwargs)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._writing():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._random_states = all_gather_object(capture_random_state())  # only one process comes as far as saving
+        try:
+            yield
+        except OSError as error:
+            message = (
+                f'the checkpoint could not be written: {error}. The previous one is intact. Make room on the disk '
+                '(max_keep_ckpts=1 keeps a single checkpoint), then go on with --resume.'
+            )
+            if self.on_write_error == 'stop':
+                raise OSError(error.errno, message) from error
+            print_log(f'{message} Training goes on without it.', 'current')
+        else:
+            if isinstance(self.file_backend, CheckpointBackend):
+                self.file_backend.remove_outdated()
+        finally:
+            self._random_states = None
+
+    def _fingerprint(self, runner: Runner) -> Optional[str]:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if self._teacher is None and hasattr(model, 'teacher'):
+            self._teacher = model.teacher.fingerprint()
+        return self._teacher
+
+
+def _sampler(runner: Runner) -> Any:
+    loader = runner.train_loop.dataloader
+    return loader.sampler if hasattr(loader.sampler, 'seed') else getattr(loader.batch_sampler, 'sampler', None)
