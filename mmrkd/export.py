@@ -13,7 +13,7 @@ from mmrkd.models import Distiller, DistillMethod
 from mmrkd.models.teacher import load_model_config
 from mmrkd.registry import MODELS
 
-OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
+OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook')
 
 
 def plain_config(cfg: Config) -> Config:

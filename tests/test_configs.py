@@ -28,7 +28,7 @@ from mmrkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/*/*.py') if p.parent.name != '_base_')
-DISTILLATIONS = [path for path in CONFIGS if '_delete_=True' in (ROOT / path).read_text()]
+DISTILLATIONS = [path for path in CONFIGS if path.split('/')[1] != 'baselines']
 MODEL_NAME = r'[a-z0-9]+(?:[.-][a-z0-9]+)*'
 SCHEDULE = r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:[a-z0-9]+-)*(?P<length>\d+)(?P<unit>[xe])'
 IMAGE_SIZE = (160, 128)  # width, height
@@ -42,6 +42,8 @@ LOSS_TERMS = {
         *([f'loss_twi_{i}' for i in m.judged_steps]),
     ],
     'FitNets': lambda m: ['loss_feat'],
+    'AttentionTransfer': lambda m: ['loss_at'],
+    'ResidualKD': lambda m: ['loss_student', *(['loss_assistant'] if m.w_assistant and not m.progressive else [])],
 }
 
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmrkd.engine import prepare_config
 from mmrkd.engine.prepare import check_data, is_distillation
 
-HOOKS = ['mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook']
+HOOKS = ['mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook']
 
 
 def distillation(**parts):

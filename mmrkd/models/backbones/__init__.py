@@ -1,5 +1,16 @@
-"""Backbones that the published recipes need and mmpretrain does not have."""
+"""Backbones that the published recipes need and neither mmdet nor mmpretrain has."""
 
 from mmrkd.models.backbones.mobilenet_v1 import MobileNetV1
+from mmrkd.models.backbones.residual_pair_backbone import ResidualPairBackbone
+from mmrkd.models.backbones.residual_sum import ResidualSum
+from mmrkd.models.backbones.separation import ComputeCost, Separation, measure, separate
 
-__all__ = ['MobileNetV1']
+__all__ = [
+    'ComputeCost',
+    'MobileNetV1',
+    'ResidualPairBackbone',
+    'ResidualSum',
+    'Separation',
+    'measure',
+    'separate',
+]

@@ -1,6 +1,29 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
-from mmrkd.models.losses.functional import feature_mse, kl_divergence, sigmoid_kl
-from mmrkd.models.losses.modules import FeatureMSELoss, KLDivergenceLoss, SigmoidKLLoss
+from mmrkd.models.losses.functional import (
+    attention_distance,
+    cosine_distance,
+    feature_mse,
+    kl_divergence,
+    sigmoid_kl,
+)
+from mmrkd.models.losses.modules import (
+    FeatureAttentionLoss,
+    FeatureCosineLoss,
+    FeatureMSELoss,
+    KLDivergenceLoss,
+    SigmoidKLLoss,
+)
 
-__all__ = ['FeatureMSELoss', 'KLDivergenceLoss', 'SigmoidKLLoss', 'feature_mse', 'kl_divergence', 'sigmoid_kl']
+__all__ = [
+    'FeatureAttentionLoss',
+    'FeatureCosineLoss',
+    'FeatureMSELoss',
+    'KLDivergenceLoss',
+    'SigmoidKLLoss',
+    'attention_distance',
+    'cosine_distance',
+    'feature_mse',
+    'kl_divergence',
+    'sigmoid_kl',
+]
