@@ -33,9 +33,10 @@ class ResidualKD(DistillMethod):
         L = L_{task}(\mathrm{head}(\varphi(F_S) + F_A)) + w_S L_S + w_A L_A
 
     No code of the authors is public: this is a reconstruction. Ours: where the shipped model's F is not as wide as the
-    teacher's, one linear layer P lifts :math:`\varphi(F_S)` and F_A to it, for the training alone. It is learnt as part
-    of :math:`\varphi`, by L_S. F_A goes through it without its bias, so that the two lifted parts still add up to the
-    lifted sum. Ours too: the standardisation, the default weights, what each phase trains exactly.
+    teacher's, or F_T is standardised, one linear layer P lifts :math:`\varphi(F_S)` and F_A to it, for the training
+    alone. It is learnt as part of :math:`\varphi`, by L_S. F_A goes through it without its bias, so that the two lifted
+    parts still add up to the lifted sum. Ours too: the standardisation, the default weights, what each phase trains
+    exactly.
 
     Gradient contract: the teacher is detached. L_S trains S, phi and P, and not A. L_A trains A (psi included) alone:
     its target, S and the weights of P are detached. The task loss trains everything, through the sum; S does not get
@@ -133,10 +134,10 @@ class ResidualKD(DistillMethod):
         others = _as_tuple(pair.teacher.adapter.dry_run_taps([source])[source])
         self.counterparts = _match_cells(dict(zip(stages, own)), others, source)
         others = [others[index] for index in self.counterparts]
-        self.lifts = nn.ModuleList(_lift(o, t) for o, t in zip(own, others))
-        self.lifts.requires_grad_(self.w_student != 0)  # nothing else trains them, and DDP waits for each gradient
         standardize = self.distance == 'mse' and not pair.match.pooled if self.standardize is None else self.standardize
         self.standardizer = ChannelStandardizer([f.shape[1] for f in others]) if standardize else None
+        self.lifts = nn.ModuleList(_lift(o, t, standardize) for o, t in zip(own, others))
+        self.lifts.requires_grad_(self.w_student != 0)  # nothing else trains them, and DDP waits for each gradient
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_student`` and ``loss_assistant``, weighted; one of them in the phase that is its own."""
@@ -146,15 +147,13 @@ class ResidualKD(DistillMethod):
                 'call mmrkd.engine.prepare_config on the config.'
             )
         estimates, increments, targets = self._features(student, teacher)
-        if self.standardizer is not None:
-            self.standardizer.update(targets)
         residuals = [t.float() - e.detach().float() for t, e in zip(targets, estimates)]
         terms = {
             'student': (self.w_student, estimates, targets),
             'assistant': (self.w_assistant, increments, residuals),
         }
         wanted = [self.phase] if self.progressive else [name for name, (weight, *_) in terms.items() if weight]
-        return {f'loss_{n}': terms[n][0] * self._distance(*terms[n][1:]) for n in wanted}
+        return {f'loss_{n}': terms[n][0] * DISTANCES[self.distance](*terms[n][1:]) for n in wanted}
 
     @torch.no_grad()
     def predict(self, variant: str, feats: Features, all_feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
@@ -203,19 +202,17 @@ class ResidualKD(DistillMethod):
         learning = PHASES if self.phase == 'head' and self.finetune else (self.phase,)
         return [module for module, part in part_of.items() if part not in learning]
 
-    def _features(self, student: StudentView, teacher: TeacherView) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Returns P(phi(F_S)), P(F_A) and F_T of each compared stage."""
+    def _features(self, student: StudentView, teacher: TeacherView) -> tuple[list[Tensor], list[Tensor], Features]:
+        """Returns P(phi(F_S)), P(F_A) and F_T (standardised, if it is) of each compared stage."""
         estimates = [lift(student.taps[name]) for lift, name in zip(self.lifts, self.student_names)]
         increments = [_linear_part(lift, student.taps[name]) for lift, name in zip(self.lifts, self.assistant_names)]
         feats = _as_tuple(teacher.taps[self.teacher_taps[0]])
         # Only the teacher's wider padding can add cells; the grids share their upper left corner.
         targets = [feats[i][..., : e.shape[-2], : e.shape[-1]] for i, e in zip(self.counterparts, estimates)]
-        return estimates, increments, targets
-
-    def _distance(self, estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         if self.standardizer is not None:
-            estimates, targets = self.standardizer.scale(estimates), self.standardizer.scale(targets)
-        return DISTANCES[self.distance](estimates, targets)
+            self.standardizer.update(targets)
+            targets = self.standardizer.normalize(targets)
+        return estimates, increments, targets
 
     def _refuse_assistant(self) -> None:
         if self.w_assistant:
@@ -286,10 +283,10 @@ def _match_cells(own: dict[str, Tensor], others: Sequence[Tensor], source: str) 
     return [index_of[_cells(feat)] for feat in own.values()]
 
 
-def _lift(own: Tensor, other: Tensor) -> nn.Module:
-    """P, at training only: from the width of F to that of F_T."""
+def _lift(own: Tensor, other: Tensor, standardized: bool) -> nn.Module:
+    """P, for the training alone: from the width of F to that of F_T, and to its units if it is standardised."""
     channels, width = own.shape[1], other.shape[1]
-    if channels == width:
+    if channels == width and not standardized:
         return nn.Identity()
     return nn.Linear(channels, width) if own.dim() == 2 else nn.Conv2d(channels, width, 1)
 

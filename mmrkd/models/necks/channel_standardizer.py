@@ -60,10 +60,6 @@ class ChannelStandardizer(nn.Module):
             out.append((feat.float() - mean) / std)
         return tuple(out)
 
-    def scale(self, feats: Sequence[Tensor]) -> Features:
-        """Returns ``f / std`` of each level, in float32: an error in units of one standard deviation."""
-        return tuple(f.float() / self._mean_std(level, f)[1] for level, f in enumerate(feats))
-
     def denormalize(self, feats: Sequence[Tensor]) -> Features:
         """Inverse of :meth:`normalize`."""
         out = []
