@@ -1,6 +1,6 @@
 """Writes what a distillation made as plain files.
 
-python tools/export_student.py CONFIG CHECKPOINT --out DIR [--form student|integrated]
+python tools/export_student.py CONFIG CHECKPOINT --out DIR [--form student|integrated|student_alone]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmrkd.engine.launch import read_config, report_errors  # noqa: E402
-from mmrkd.export import export  # noqa: E402
+from mmrkd.export import FORMS, export  # noqa: E402
 
 
 @report_errors
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument('config', help='distillation config')
     parser.add_argument('checkpoint', help='checkpoint of its training')
     parser.add_argument('--out', default='exported', help='folder to write to')
-    parser.add_argument('--form', choices=['student', 'integrated'], default='student')
+    parser.add_argument('--form', choices=FORMS, default='student')
     parser.add_argument(
         '--allow-pickle', action='store_true', help='load a checkpoint that may run code: if you trust it'
     )

@@ -77,6 +77,18 @@ class DistillMethod(BaseModule):
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns weighted losses; a name must contain ``loss`` to be part of the total."""
 
+    def derive_student(self, variant: str, student: dict) -> Optional[dict]:
+        """Returns the config of a variant that is the student with other arguments, and some of its weights.
+
+        Args:
+            variant: One of :attr:`variants`.
+            student: Model config of the student. Not changed.
+
+        Returns:
+            The config; ``None`` if the variant is not of that kind.
+        """
+        return None
+
     def predict(self, variant: str, feats: tuple[Tensor, ...], all_feats: tuple, inputs: Tensor, samples: Sequence):
         """Predicts as one of :attr:`variants`.
 

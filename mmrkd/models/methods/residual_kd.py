@@ -1,6 +1,7 @@
 """ResidualKD: a student and an assistant that learns what the student misses."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Optional, Union
 
 import torch
@@ -164,6 +165,16 @@ class ResidualKD(DistillMethod):
             with self.assisted.unassisted():
                 all_feats = self.student_adapter.extract(inputs)
         return self.student_adapter.predict(all_feats, inputs, samples)
+
+    def derive_student(self, variant: str, student: dict) -> dict:
+        """Returns the student as it is for ``integrated``, and without its assistant for ``student_alone``."""
+        student = deepcopy(student)
+        if variant == 'student_alone':
+            part = student
+            for key in self.path.split('.'):
+                part = part[int(key) if key.isdigit() else key]
+            part.update(dict(assistant=None) if 'student' in part else dict(num_convs=0))
+        return student
 
     @property
     def assisted(self) -> nn.Module:
