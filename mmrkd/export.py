@@ -61,8 +61,8 @@ def separated_config(cfg: Config, assistant_share: float = 0.25, input_size: int
     model = paired.model
     if 'backbone' not in model:
         raise ValueError(
-            f'expected the config of a detector or classifier, found {model.get("type")!r} without a backbone. Separate '
-            'the plain config first, then distil the result.'
+            f'expected the config of a detector or classifier, found {model.get("type")!r} without a backbone. '
+            'Separate the plain config first, then distil the result.'
         )
     _drop_unread_stages(model)
     separation = separate(model.backbone.to_dict(), assistant_share, input_size)

@@ -1,10 +1,14 @@
 """What is exported predicts exactly what the distiller predicted."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.engine.cost import measure_cost
 from mmrkd.export import build_variant, export, integrated_config, load_distiller, plain_config
 from mmrkd.registry import MODELS
 from mmrkd.testing import (
@@ -12,6 +16,7 @@ from mmrkd.testing import (
     classification_batch,
     detection_batch,
     model_inputs,
+    paired,
     save_random_teacher,
     tiny_classifier,
     tiny_faster_rcnn,
@@ -25,11 +30,11 @@ PAIRS = {
 }
 
 
-def trained(name, folder):
+def trained(name, folder, models=None, method=None):
     """A distillation config, a checkpoint as a run would save it, the distiller, and a batch."""
-    student, teacher, batch = PAIRS[name]
+    student, teacher, batch = models or PAIRS[name]
     teacher = save_random_teacher(teacher, folder)
-    methods = [dict(type='mmrkd.ERA')]
+    methods = [method or dict(type='mmrkd.ERA')]
     distiller = build_distiller(student, teacher, methods, seed=3).eval()
     for parameter in distiller.methods.parameters():  # otherwise the branches add next to nothing
         torch.nn.init.normal_(parameter, std=0.1)
@@ -82,6 +87,77 @@ def test_integrated_is_an_ordinary_config_and_predicts_the_same(name, tmp_path):
     assert torch.equal(scores(model, batch), expected)
     distiller.set_variant('student')
     assert not torch.equal(scores(distiller, batch), expected)
+
+
+RESIDUAL = {
+    'retinanet': (paired(tiny_retinanet(8, 16), 6, 3), tiny_retinanet(16, 32), detection_batch()),
+    'classifier': (paired(tiny_classifier(8), 6, 3), tiny_classifier(16), classification_batch()),
+}
+
+
+@pytest.mark.parametrize('form', ['student', 'integrated', 'student_alone'])
+@pytest.mark.parametrize('name', RESIDUAL)
+def test_student_and_assistant_load_where_only_custom_imports_name_mmrkd(name, form, tmp_path):
+    cfg, ckpt, distiller, batch = trained(name, tmp_path, RESIDUAL[name], dict(type='mmrkd.ResidualKD'))
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), form)
+    scope = cfg.model.student['_scope_']
+    # A process of its own, that imports the library alone; mmrkd comes in through the config.
+    script = f"""
+import sys, torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+import {scope}
+init_default_scope('{scope}')
+assert 'mmrkd' not in sys.modules
+cfg = Config.fromfile({config!r})
+from {scope}.registry import MODELS
+model = MODELS.build(cfg.model).eval()
+assert type(model).__module__.startswith('{scope}') and 'Distiller' not in str(cfg)
+model.load_state_dict(torch.load({weights!r}, weights_only=True)['state_dict'], strict=True)
+torch.save(model.extract_feat(torch.load({str(tmp_path / 'image.pth')!r}))[-1], {str(tmp_path / 'found.pth')!r})
+"""
+    inputs, samples = model_inputs(distiller, batch, False)
+    torch.save(inputs, tmp_path / 'image.pth')
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=200)
+    with torch.no_grad():
+        expected = distiller.student.extract_feat(inputs)[-1]
+        with distiller.student.backbone.unassisted():
+            alone = distiller.student.extract_feat(inputs)[-1]
+    found = torch.load(tmp_path / 'found.pth')
+    assert torch.allclose(found, alone if form == 'student_alone' else expected, atol=1e-6)
+    assert not torch.allclose(alone, expected, atol=1e-3)
+
+
+def test_cost_of_each_variant(tmp_path):
+    cfg, ckpt, distiller, batch = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
+    models = {v: build_variant(cfg, distiller, v) for v in ('student', 'integrated', 'student_alone')}
+    costs = {variant: measure_cost(model, batch, repeats=1) for variant, model in models.items()}
+    assert (costs['student'].params, costs['student'].flops) == (costs['integrated'].params, costs['integrated'].flops)
+    backbone = distiller.student.backbone
+    assistant = sum(p.numel() for module in backbone.assistant_modules() for p in module.parameters())
+    assert costs['student'].params - costs['student_alone'].params == assistant > 0
+    assert costs['student_alone'].flops < costs['student'].flops
+    assert torch.equal(scores(models['integrated'], batch), scores(distiller, batch))
+
+
+def test_a_neck_with_an_assistant_is_exported_without_it(tmp_path):
+    student = tiny_retinanet(8, 16)
+    student['neck'] = dict(type='mmrkd.ResidualAssistantNeck', in_channels=16, num_levels=3, neck=student['neck'])
+    models = (student, tiny_retinanet(16, 32), detection_batch())
+    cfg, ckpt, distiller, batch = trained('neck', tmp_path, models, dict(type='mmrkd.ResidualKD'))
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), 'student_alone')
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'], strict=True)
+    with distiller.student.neck.unassisted():
+        expected = scores(distiller, batch)
+    assert torch.equal(scores(model, batch), expected)
+
+
+def test_a_config_keeps_its_own_imports_beside_mmrkd(tmp_path):
+    cfg, *_ = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
+    cfg.custom_imports = dict(imports=['json', 'mmrkd'])
+    assert plain_config(cfg).custom_imports.imports == ['json', 'mmrkd']
+    assert 'custom_imports' not in plain_config(trained('retinanet', tmp_path)[0])
 
 
 def test_load_distiller_restores_every_weight(tmp_path):

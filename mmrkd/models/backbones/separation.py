@@ -8,6 +8,7 @@ from typing import Optional
 
 import torch
 from mmengine.analysis import FlopAnalyzer
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmrkd.models.backbones.residual_pair_backbone import ResidualPairBackbone, stage_shapes
@@ -153,6 +154,7 @@ def _from_scratch(backbone: dict) -> dict:
     backbone = deepcopy(dict(backbone))
     if 'Pretrained' not in str(backbone.get('init_cfg')) and not backbone.get('pretrained'):
         return backbone
+    print_log('separation: pretrained weights do not fit narrower copies, both parts start from scratch', 'current')
     for name in ('init_cfg', 'pretrained'):
         backbone.pop(name, None)
     return {**backbone, **{k: v for k, v in dict(frozen_stages=-1, norm_eval=False).items() if k in backbone}}
