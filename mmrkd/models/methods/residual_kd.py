@@ -206,7 +206,7 @@ class ResidualKD(DistillMethod):
 
     def _frozen_modules(self) -> list[nn.Module]:
         model, assisted = self.student_adapter.model, self.assisted
-        before_sum = [assisted] if self.path == 'backbone' else [model.backbone, model.neck]
+        before_sum = [assisted] if self.path.startswith('backbone') else [model.backbone, model.neck]
         part_of = dict.fromkeys(model.modules(), 'head')
         part_of.update(dict.fromkeys((m for root in before_sum for m in root.modules()), 'student'))
         part_of.update(dict.fromkeys((m for root in assisted.assistant_modules() for m in root.modules()), 'assistant'))
