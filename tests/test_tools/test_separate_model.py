@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmrkd.export import separated_config
+from mmrkd.models.backbones import measure
 from mmrkd.registry import MODELS
 from mmrkd.testing import classification_batch, detection_batch, model_inputs, tiny_classifier, tiny_retinanet
 
@@ -54,6 +55,38 @@ def test_stages_that_the_neck_does_not_read_are_left_out():
     other.load_state_dict(original.state_dict())
     feats = [torch.randn(1, 12 * 2**i, 16 >> i, 16 >> i) for i in range(4)]
     assert all(torch.equal(a, b) for a, b in zip(original(feats), other(feats[1:])))
+
+
+@pytest.mark.parametrize(
+    'plain, pair, size',
+    [
+        ('retinanet-r18w12_1xb8-24e_deeppcb.py', 'retinanet-r18w12-pair_1xb8-24e_deeppcb.py', 320),
+        ('resnet18w8_1xb128-30e_cifar10.py', 'resnet18w8-pair_1xb128-30e_cifar10.py', 32),
+    ],
+)
+def test_pairs_of_the_baselines_are_what_it_finds(plain, pair, size):
+    cfg = Config.fromfile(ROOT / 'configs/baselines' / plain)
+    init_default_scope(cfg.default_scope)
+    found = separated_config(cfg, input_size=size)[0].model
+    written = Config.fromfile(ROOT / 'configs/baselines' / pair).model
+    assert found.neck == written.neck and found.backbone.out_channels == written.backbone.out_channels
+    for part in ('student', 'assistant'):
+        assert {k: found.backbone[part][k] for k in written.backbone[part]} == written.backbone[part]
+
+
+@pytest.mark.parametrize('indices, widths', [((3,), [512]), ((1, 2, 3), [128, 256, 512]), ((0, 1, 2, 3), None)])
+def test_the_pair_of_imagenet_and_coco_costs_no_more_than_resnet18(indices, widths):
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/resnet18_pair_backbone.py').pair_backbone
+    cfg.student.out_indices = cfg.assistant.out_indices = indices
+    cfg.out_channels = widths or cfg.out_channels
+    image = torch.zeros(1, 3, 64, 64)
+    original = measure(MODELS.build(dict(type='ResNet', depth=18, out_indices=indices)), image)
+    pair = measure(MODELS.build(cfg), image)
+    assert pair.within(original) and pair.ratio(original) > 0.9
+    imagenet = Config.fromfile(ROOT / 'configs/_base_/models/resnet18_pair.py').model.backbone
+    for part in ('student', 'assistant'):
+        assert imagenet[part].base_channels == cfg[part].base_channels == imagenet[part].stem_channels
 
 
 def test_errors_end_the_command_with_a_sentence(tmp_path, monkeypatch):
