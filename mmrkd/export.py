@@ -3,19 +3,21 @@
 import os
 import os.path as osp
 from copy import deepcopy
+from typing import Optional
 
 import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
-from mmrkd.models import Distiller, DistillMethod, KnowledgeBridge
+from mmrkd.models import ERA, Distiller, KnowledgeBridge
+from mmrkd.models.backbones import Separation, separate
 from mmrkd.models.teacher import load_model_config
 from mmrkd.registry import MODELS
 
 COPIES = ('bridge', 'peer')  # variants that are a model of the teacher's config with other weights
-FORMS = ('student', 'integrated', *COPIES)
-OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook')
+FORMS = ('student', 'integrated', 'student_alone', *COPIES)
+OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook')
 
 RESUMABLE = {
     'CheckpointHook': 'mmrkd.ResumableCheckpointHook',
@@ -26,6 +28,8 @@ RESUMABLE = {
 
 def plain_config(cfg: Config) -> Config:
     """Returns the config of the student alone: the model it was before, no trace of mmrkd.
+
+    Only a student with modules of mmrkd needs it, and gets ``custom_imports``.
 
     Args:
         cfg: A distillation config. Not changed.
@@ -43,7 +47,50 @@ def plain_config(cfg: Config) -> Config:
             part.pop('on_write_error', None)
     if plain.get('optim_wrapper', {}).get('type') == 'mmrkd.AutocastOptimWrapper':
         plain.optim_wrapper.type = 'OptimWrapper'
-    return plain
+    return _importing(plain) if "'mmrkd." in str(plain.model) else plain
+
+
+def _importing(cfg: Config) -> Config:
+    """Adds mmrkd to the ``custom_imports`` of a config."""
+    imports = dict(cfg.get('custom_imports') or {})
+    names = [name for name in imports.get('imports', []) if name != 'mmrkd']
+    cfg.custom_imports = {**imports, 'imports': [*names, 'mmrkd'], 'allow_failed_imports': False}
+    return cfg
+
+
+def separated_config(cfg: Config, assistant_share: float = 0.25, input_size: int = 224) -> tuple[Config, Separation]:
+    """Returns a plain config with a student and an assistant in the place of its backbone, and what they cost.
+
+    Args:
+        cfg: Config of a detector or classifier. Not changed. Its scope must be the default scope.
+        assistant_share: See :func:`mmrkd.models.backbones.separate`.
+        input_size: The same.
+
+    Raises:
+        ValueError: It has no backbone, or one that cannot be separated.
+    """
+    paired = Config(deepcopy(cfg._cfg_dict))
+    model = paired.model
+    if 'backbone' not in model:
+        raise ValueError(
+            f'expected the config of a detector or classifier, found {model.get("type")!r} without a backbone. '
+            'Separate the plain config first, then distil the result.'
+        )
+    _drop_unread_stages(model)
+    separation = separate(model.backbone.to_dict(), assistant_share, input_size)
+    model.backbone = separation.backbone
+    return _importing(paired), separation
+
+
+def _drop_unread_stages(model: ConfigDict) -> None:
+    """A projection that no neck reads would cost something for nothing, and DDP would wait for its gradient."""
+    neck, indices = model.get('neck'), model.backbone.get('out_indices')
+    start = neck.get('start_level', 0) if isinstance(neck, dict) else 0
+    if start and indices and len(indices) == len(neck.in_channels):
+        model.backbone.out_indices = tuple(indices[start:])
+        neck.update(in_channels=list(neck.in_channels[start:]), start_level=0)
+        if neck.get('end_level', -1) != -1:
+            neck.end_level -= start
 
 
 def integrated_config(cfg: Config, distiller: Distiller) -> Config:
@@ -69,8 +116,7 @@ def integrated_config(cfg: Config, distiller: Distiller) -> Config:
     model['neck'] = [*deepcopy(necks if isinstance(necks, list) else [necks]), neck]
     plain = plain_config(cfg)
     plain.model = model
-    plain.custom_imports = dict(imports=['mmrkd'], allow_failed_imports=False)
-    return plain
+    return _importing(plain)
 
 
 def integrated_state(distiller: Distiller) -> dict[str, Tensor]:
@@ -87,8 +133,48 @@ def integrated_state(distiller: Distiller) -> dict[str, Tensor]:
     return state
 
 
-def _integrating(distiller: Distiller) -> DistillMethod:
-    for method in distiller.methods:
+def variant_config(cfg: Config, distiller: Distiller, variant: str) -> Config:
+    """Returns an ordinary config of a variant that is one model.
+
+    Args:
+        cfg: The distillation config. Not changed.
+        distiller: The distiller that was built from it.
+        variant: ``integrated``, ``bridge``, ``peer``, or what a method makes of the student (``student_alone``).
+
+    Raises:
+        ValueError: The methods have no such form.
+    """
+    if variant.split('.')[-1] in COPIES:
+        return copy_config(cfg)
+    derived = _derived(cfg, distiller, variant)
+    if derived is None:
+        return integrated_config(cfg, distiller)
+    plain = plain_config(cfg)
+    plain.model = derived
+    return plain
+
+
+def variant_state(cfg: Config, distiller: Distiller, variant: str) -> dict[str, Tensor]:
+    """Returns the weights that fit :func:`variant_config`."""
+    if variant.split('.')[-1] in COPIES:
+        return copy_state(distiller, variant)
+    derived = _derived(cfg, distiller, variant)
+    if derived is None:
+        return integrated_state(distiller)
+    trained = distiller.student.state_dict()
+    return {name: trained[name] for name in MODELS.build(derived).state_dict()}
+
+
+def _derived(cfg: Config, distiller: Distiller, variant: str) -> Optional[ConfigDict]:
+    if variant not in distiller.variant_owners:
+        return None
+    method, own_name = distiller.variant_owners[variant]
+    derived = method.derive_student(own_name, load_model_config(cfg.model.student))
+    return derived and ConfigDict(derived)
+
+
+def _integrating(distiller: Distiller) -> ERA:
+    for method in (method for method in distiller.methods if isinstance(method, ERA)):
         if 'integrated' in method.variants:
             return method
         if 'integrated' in method.refused:
@@ -115,9 +201,10 @@ def copy_state(distiller: Distiller, variant: str) -> dict[str, Tensor]:
     Raises:
         ValueError: No method trains such a copy.
     """
-    for method in distiller.methods:
-        if variant in method.variants and isinstance(getattr(method, variant, None), KnowledgeBridge):
-            return getattr(method, variant).whole_state()
+    method, own_name = distiller.variant_owners.get(variant, (None, variant))
+    copy = getattr(method, own_name, None)
+    if isinstance(copy, KnowledgeBridge):
+        return copy.whole_state()
     raise ValueError(f'no method of this distillation trains a {variant}; it can predict as {distiller.variants}')
 
 
@@ -142,7 +229,8 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
         cfg: The distillation config.
         ckpt: A checkpoint of its training.
         out: Folder, created if needed.
-        form: ``'student'``: plain config and weights. ``'integrated'``: student, MBRNet and the teacher's head.
+        form: ``'student'``: plain config and weights. ``'integrated'``: student, MBRNet and the teacher's head; of
+            ResidualKD student and assistant, which the student is. ``'student_alone'``: without the assistant.
             ``'bridge'``: the teacher's plain config, with the upper part that SemiOnlineKD trained. ``'peer'``: the
             same config, with the weights of the peer of deep mutual learning.
         allow_pickle: Whether the checkpoint may run code of its own.
@@ -156,11 +244,9 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
     checkpoint = load_checkpoint_file(ckpt, allow_pickle)
     if form == 'student':
         plain, state = plain_config(cfg), checkpoint['state_dict']
-    elif form == 'integrated':
+    elif form in FORMS:
         distiller = load_distiller(cfg, ckpt, allow_pickle)
-        plain, state = integrated_config(cfg, distiller), integrated_state(distiller)
-    elif form in COPIES:
-        plain, state = copy_config(cfg), copy_state(load_distiller(cfg, ckpt, allow_pickle), form)
+        plain, state = variant_config(cfg, distiller, form), variant_state(cfg, distiller, form)
     else:
         raise ValueError(f'form must be one of {FORMS}, found {form!r}')
     os.makedirs(out, exist_ok=True)
@@ -177,12 +263,8 @@ def build_variant(cfg: Config, distiller: Distiller, variant: str) -> torch.nn.M
         return distiller.student
     if variant == 'teacher':
         return distiller.teacher.model
-    if variant in COPIES:
-        model = MODELS.build(copy_config(cfg).model)
-        model.load_state_dict(copy_state(distiller, variant))
-        return model.eval()
-    if variant != 'integrated':
+    if variant.split('.')[-1] not in FORMS:
         raise ValueError(f'variant {variant!r} is not one model')
-    model = MODELS.build(ConfigDict(integrated_config(cfg, distiller).model))
-    model.load_state_dict(integrated_state(distiller))
+    model = MODELS.build(ConfigDict(variant_config(cfg, distiller, variant).model))
+    model.load_state_dict(variant_state(cfg, distiller, variant))
     return model.eval()

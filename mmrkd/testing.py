@@ -129,6 +129,27 @@ def tiny_classifier(width: int = 8, num_classes: int = NUM_CLASSES) -> dict:
     )
 
 
+def paired(cfg: dict, student: int, assistant: int) -> dict:
+    """Puts a student and an assistant of so many base channels in the place of a tiny model's backbone.
+
+    Stages that the neck does not read are left out.
+    """
+    cfg = deepcopy(cfg)
+    part, neck = cfg['backbone'], cfg['neck']
+    width, start = part['base_channels'], neck.get('start_level', 0)
+    indices = part['out_indices'][start:]
+    if start:
+        neck.update(in_channels=neck['in_channels'][start:], start_level=0)
+    parts = [dict(part, base_channels=w, stem_channels=w, out_indices=indices) for w in (student, assistant)]
+    cfg['backbone'] = dict(
+        type='mmrkd.ResidualPairBackbone',
+        student=parts[0],
+        assistant=parts[1],
+        out_channels=[width * 2**index for index in indices],
+    )
+    return cfg
+
+
 def detection_batch(num_images: int = 2, size: int = 96, num_classes: int = NUM_CLASSES, seed: int = 0) -> dict:
     """Random images with two boxes each, in the form that a dataloader gives to a data preprocessor."""
     from mmdet.structures import DetDataSample

@@ -1,10 +1,14 @@
 """What is exported predicts exactly what the distiller predicted."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.engine.cost import measure_cost
 from mmrkd.export import build_variant, export, integrated_config, load_distiller, plain_config
 from mmrkd.registry import MODELS
 from mmrkd.testing import (
@@ -12,6 +16,7 @@ from mmrkd.testing import (
     classification_batch,
     detection_batch,
     model_inputs,
+    paired,
     save_random_teacher,
     tiny_classifier,
     tiny_faster_rcnn,
@@ -25,11 +30,11 @@ PAIRS = {
 }
 
 
-def trained(name, folder, method='ERA', **settings):
+def trained(name, folder, models=None, method=None):
     """A distillation config, a checkpoint as a run would save it, the distiller, and a batch."""
-    student, teacher, batch = PAIRS[name]
+    student, teacher, batch = models or PAIRS[name]
     teacher = save_random_teacher(teacher, folder)
-    methods = [dict(type=f'mmrkd.{method}', **settings)]
+    methods = [method or dict(type='mmrkd.ERA')]
     distiller = build_distiller(student, teacher, methods, seed=3).eval()
     for parameter in distiller.methods.parameters():  # otherwise the branches add next to nothing
         torch.nn.init.normal_(parameter, std=0.1)
@@ -85,10 +90,10 @@ def test_integrated_is_an_ordinary_config_and_predicts_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', PAIRS)
-@pytest.mark.parametrize('form, method', [('bridge', dict(method='SemiOnlineKD', split='layer4')),
-                                          ('peer', dict(method='DeepMutualLearning'))])  # fmt: skip
+@pytest.mark.parametrize('form, method', [('bridge', dict(type='mmrkd.SemiOnlineKD', split='layer4')),
+                                          ('peer', dict(type='mmrkd.DeepMutualLearning'))])  # fmt: skip
 def test_copies_of_the_teacher_are_plain_models_and_predict_the_same(name, form, method, tmp_path):
-    cfg, ckpt, distiller, batch = trained(name, tmp_path, **method)
+    cfg, ckpt, distiller, batch = trained(name, tmp_path, method=method)
     config, weights = export(cfg, ckpt, str(tmp_path / 'out'), form)
     assert 'mmrkd' not in open(config).read()
     model = MODELS.build(Config.fromfile(config).model).eval()
@@ -107,6 +112,85 @@ def test_a_copy_that_no_method_trains_is_refused(tmp_path):
     cfg, ckpt, *_ = trained('classifier', tmp_path)
     with pytest.raises(ValueError, match='no method of this distillation trains a bridge'):
         export(cfg, ckpt, str(tmp_path / 'out'), 'bridge')
+
+
+RESIDUAL = {
+    'retinanet': (paired(tiny_retinanet(8, 16), 6, 3), tiny_retinanet(16, 32), detection_batch()),
+    'classifier': (paired(tiny_classifier(8), 6, 3), tiny_classifier(16), classification_batch()),
+}
+
+
+@pytest.mark.parametrize('form', ['student', 'integrated', 'student_alone'])
+@pytest.mark.parametrize('name', RESIDUAL)
+def test_student_and_assistant_are_an_ordinary_config(name, form, tmp_path):
+    cfg, ckpt, distiller, batch = trained(name, tmp_path, RESIDUAL[name], dict(type='mmrkd.ResidualKD'))
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), form)
+    written = Config.fromfile(config)
+    assert written.custom_imports.imports == ['mmrkd'] and written.model.type == cfg.model.student.type
+    assert not written.get('custom_hooks') or [hook.type for hook in written.custom_hooks] == ['NumClassCheckHook']
+    model = MODELS.build(written.model).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'], strict=True)
+    whole = scores(distiller, batch)
+    with distiller.student.backbone.unassisted():
+        alone = scores(distiller, batch)
+    assert torch.equal(scores(model, batch), alone if form == 'student_alone' else whole)
+    assert not torch.equal(alone, whole)
+
+
+@pytest.mark.slow
+def test_plain_mmdet_loads_student_and_assistant_with_custom_imports_alone(tmp_path):
+    """In a process of its own, into which nothing but the config brings mmrkd."""
+    cfg, ckpt, distiller, batch = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
+    cfg.test_dataloader = dict(dataset=dict(pipeline=[]))
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), 'student')
+    inputs, _ = model_inputs(distiller, batch, False)
+    torch.save(inputs, tmp_path / 'image.pth')
+    script = f"""
+import sys, torch
+from mmdet.apis import init_detector
+assert 'mmrkd' not in sys.modules
+model = init_detector({config!r}, {weights!r}, palette='random', device='cpu')
+assert type(model).__name__ == 'RetinaNet' and 'mmrkd' in sys.modules
+torch.save(model.extract_feat(torch.load({str(tmp_path / 'image.pth')!r})), {str(tmp_path / 'found.pth')!r})
+"""
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=280)
+    said = run.stdout + run.stderr
+    assert run.returncode == 0 and 'missing keys' not in said and 'unexpected key' not in said, said
+    with torch.no_grad():
+        expected = distiller.student.extract_feat(inputs)
+    assert all(torch.equal(a, b) for a, b in zip(torch.load(tmp_path / 'found.pth'), expected))
+
+
+def test_cost_of_each_variant(tmp_path):
+    cfg, ckpt, distiller, batch = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
+    models = {v: build_variant(cfg, distiller, v) for v in ('student', 'integrated', 'student_alone')}
+    costs = {variant: measure_cost(model, batch, repeats=1) for variant, model in models.items()}
+    assert (costs['student'].params, costs['student'].flops) == (costs['integrated'].params, costs['integrated'].flops)
+    backbone = distiller.student.backbone
+    assistant = sum(p.numel() for module in backbone.assistant_modules() for p in module.parameters())
+    assert costs['student'].params - costs['student_alone'].params == assistant > 0
+    assert costs['student_alone'].flops < costs['student'].flops
+    assert torch.equal(scores(models['integrated'], batch), scores(distiller, batch))
+
+
+def test_a_neck_with_an_assistant_is_exported_without_it(tmp_path):
+    student = tiny_retinanet(8, 16)
+    student['neck'] = dict(type='mmrkd.ResidualAssistantNeck', in_channels=16, num_levels=3, neck=student['neck'])
+    models = (student, tiny_retinanet(16, 32), detection_batch())
+    cfg, ckpt, distiller, batch = trained('neck', tmp_path, models, dict(type='mmrkd.ResidualKD'))
+    config, weights = export(cfg, ckpt, str(tmp_path / 'out'), 'student_alone')
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'], strict=True)
+    with distiller.student.neck.unassisted():
+        expected = scores(distiller, batch)
+    assert torch.equal(scores(model, batch), expected)
+
+
+def test_a_config_keeps_its_own_imports_beside_mmrkd(tmp_path):
+    cfg, *_ = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
+    cfg.custom_imports = dict(imports=['json', 'mmrkd'])
+    assert plain_config(cfg).custom_imports.imports == ['json', 'mmrkd']
+    assert 'custom_imports' not in plain_config(trained('retinanet', tmp_path)[0])
 
 
 def test_load_distiller_restores_every_weight(tmp_path):

@@ -1,6 +1,6 @@
 """Writes what a distillation made as plain files.
 
-python tools/export_student.py CONFIG CHECKPOINT --out DIR [--form student|integrated|bridge|peer]
+python tools/export_student.py CONFIG CHECKPOINT --out DIR [--form student|integrated|student_alone|bridge|peer]
 """
 
 import argparse

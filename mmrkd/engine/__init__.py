@@ -6,6 +6,7 @@ from mmrkd.engine.hooks import (
     DistillScheduleHook,
     ExpandHook,
     MergeCheckpointHook,
+    PhaseHook,
     ResumableCheckpointHook,
     SplitCheckpointHook,
 )
@@ -20,6 +21,7 @@ __all__ = [
     'DistillScheduleHook',
     'ExpandHook',
     'MergeCheckpointHook',
+    'PhaseHook',
     'ResumableCheckpointHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',

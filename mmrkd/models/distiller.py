@@ -1,6 +1,6 @@
 """The distiller: one student, one frozen teacher, a list of methods."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, Optional, Union
@@ -85,8 +85,6 @@ class Distiller(BaseModel):
             self.match = self._wire()
         self.guard = LossGuard(on_nonfinite)
         self.names = _unique_names(self.methods)
-        if len(set(self.variants)) < len(self.variants):
-            raise ValueError(f'two methods predict under the same name: {self.variants}. Use one of them.')
         self.set_variant(variant)
         self._register_state_dict_hook(_rename_on_save)
         self._register_load_state_dict_pre_hook(self._rename_on_load)
@@ -161,13 +159,26 @@ class Distiller(BaseModel):
             inputs = self.teacher.convert(inputs, data_samples)
             return self.teacher.model(inputs, data_samples, mode='predict')
         feats = self.adapter.extract(inputs)
-        method = self._method_of(self.variant)
-        return method.predict(self.variant, self._matched(feats), feats, inputs, data_samples)
+        method, variant = self.variant_owners[self.variant]
+        return method.predict(variant, self._matched(feats), feats, inputs, data_samples)
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Everything that this distiller can predict as."""
-        return ('student', 'teacher', *(v for method in self.methods for v in method.variants))
+        return ('student', 'teacher', *self.variant_owners)
+
+    @property
+    def variant_owners(self) -> dict[str, tuple[DistillMethod, str]]:
+        """Variant -> the method that predicts it, and what it calls it.
+
+        A name that two methods use has the method's in front: ``era.integrated``.
+        """
+        used = Counter(variant for method in self.methods for variant in method.variants)
+        return {
+            variant if used[variant] == 1 else f'{name}.{variant}': (method, variant)
+            for name, method in zip(self.names, self.methods)
+            for variant in method.variants
+        }
 
     def set_variant(self, variant: str) -> None:
         """Chooses what ``mode='predict'`` predicts as."""
@@ -177,9 +188,6 @@ class Distiller(BaseModel):
                 f'no variant {variant!r}: this distiller can predict as {self.variants}. ' + ' '.join(reasons)
             )
         self.variant = variant
-
-    def _method_of(self, variant: str) -> DistillMethod:
-        return next(method for method in self.methods if variant in method.variants)
 
     def _matched(self, feats: Any) -> Features:
         features = self.adapter.features(feats)

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmrkd.engine import prepare_config
 from mmrkd.engine.prepare import check_data, is_distillation
 
-HOOKS = ['mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook']
+HOOKS = ['mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook']
 
 
 def distillation(**parts):
@@ -37,14 +37,14 @@ class TestHooks:
         own = [dict(type='EMAHook', momentum=0.5), dict(type='mmrkd.ClassCheckHook', priority='LOW')]
         cfg = distillation(custom_hooks=deepcopy(own))
         prepare_config(cfg)
-        expected = [*own, *(dict(type=name) for name in HOOKS[:2])]
+        expected = [*own, *(dict(type=name) for name in HOOKS if name != 'mmrkd.ClassCheckHook')]
         assert cfg.custom_hooks == expected
         prepare_config(cfg)
         assert cfg.custom_hooks == expected
 
     def test_hooks_that_are_none_are_no_hooks(self):
         cfg = distillation(custom_hooks=None)
-        assert len(prepare_config(cfg).custom_hooks) == 3
+        assert len(prepare_config(cfg).custom_hooks) == len(HOOKS)
 
     def test_a_plain_config_is_not_touched(self):
         cfg = Config(dict(model=dict(type='RetinaNet'), custom_hooks=[dict(type='EMAHook')], train_dataloader=None))

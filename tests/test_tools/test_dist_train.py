@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrkd.testing import build_model, save_random_teacher, tiny_retinanet
+from mmrkd.testing import build_model, paired, save_random_teacher, tiny_retinanet
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ('a', 'b', 'c', 'd')
@@ -184,3 +184,23 @@ def test_if_one_process_fails_the_others_end_too(dataset, tmp_path):
     (dataset / 'images' / '3.png').unlink()
     assert '3.png' in launch('dist_train.sh', tmp_path / 'era.py', 2, '--work-dir', tmp_path / 'run', succeeds=False)
     assert not (tmp_path / 'run' / 'epoch_1.pth').exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_phases(dataset, tmp_path):
+    """Each phase has other parameters, and two steps: DDP complains of the ones without a gradient in the second."""
+    teacher, student = save_random_teacher(tiny_retinanet(12, 24), tmp_path), paired(tiny_retinanet(), 6, 3)
+    methods = [dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(1, 2))]
+    models = dict(student=student, teacher=teacher, methods=methods, variant='student_alone')
+    text = CONFIG.format(root=dataset, classes=CLASSES, **models)
+    (tmp_path / 'phased.py').write_text(text.replace('max_epochs=1', 'max_epochs=3'))
+    launch('dist_train.sh', tmp_path / 'phased.py', 2, '--work-dir', tmp_path / 'run')
+
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'GPU number: 2' in log
+    entered = re.findall(r"phase '(\w+)' from epoch (\d)", log)
+    assert entered == [('student', '1'), ('assistant', '2'), ('head', '3')]
+    weights = [torch.load(tmp_path / f'run/epoch_{epoch}.pth', weights_only=False)['state_dict'] for epoch in (1, 2, 3)]
+    moved = [{name for name in a if not torch.equal(a[name], b[name])} for a, b in zip(weights, weights[1:])]
+    assert moved[0] and all('.assistant.' in name for name in moved[0])
+    assert moved[1] and all(name.startswith(('neck', 'bbox_head')) for name in moved[1])

@@ -5,6 +5,7 @@ from mmrkd.engine.hooks.class_check_hook import ClassCheckHook
 from mmrkd.engine.hooks.compile_hook import CompileHook
 from mmrkd.engine.hooks.distill_schedule_hook import DistillScheduleHook
 from mmrkd.engine.hooks.expand_hook import ExpandHook
+from mmrkd.engine.hooks.phase_hook import PhaseHook
 from mmrkd.engine.hooks.resumable_checkpoint_hook import ResumableCheckpointHook
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'DistillScheduleHook',
     'ExpandHook',
     'MergeCheckpointHook',
+    'PhaseHook',
     'ResumableCheckpointHook',
     'SplitCheckpointHook',
 ]

@@ -1,14 +1,32 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
-from mmrkd.models.losses.functional import box_distribution_kl, box_l1, feature_mse, kl_divergence, sigmoid_kl
-from mmrkd.models.losses.modules import FeatureMSELoss, KLDivergenceLoss, SigmoidKLLoss
+from mmrkd.models.losses.functional import (
+    attention_distance,
+    box_distribution_kl,
+    box_l1,
+    cosine_distance,
+    feature_mse,
+    kl_divergence,
+    sigmoid_kl,
+)
+from mmrkd.models.losses.modules import (
+    FeatureAttentionLoss,
+    FeatureCosineLoss,
+    FeatureMSELoss,
+    KLDivergenceLoss,
+    SigmoidKLLoss,
+)
 
 __all__ = [
+    'FeatureAttentionLoss',
+    'FeatureCosineLoss',
     'FeatureMSELoss',
     'KLDivergenceLoss',
     'SigmoidKLLoss',
+    'attention_distance',
     'box_distribution_kl',
     'box_l1',
+    'cosine_distance',
     'feature_mse',
     'kl_divergence',
     'sigmoid_kl',

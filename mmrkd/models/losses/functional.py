@@ -22,16 +22,41 @@ def feature_mse(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tenso
     Raises:
         ValueError: Numbers of levels or shapes differ.
     """
-    if len(estimates) != len(targets) or not estimates:
-        raise ValueError(f'expected as many targets as estimates, found {len(targets)} and {len(estimates)}')
-    terms = []
-    for level, (estimate, target) in enumerate(zip(estimates, targets)):
-        if estimate.shape != target.shape:
-            raise ValueError(
-                f'level {level}: the estimate has shape {tuple(estimate.shape)}, the target {tuple(target.shape)}'
-            )
-        terms.append(F.mse_loss(estimate.float(), target.detach().float()))
-    return torch.stack(terms).mean()
+    return torch.stack([F.mse_loss(e, t) for e, t in _level_pairs(estimates, targets)]).mean()
+
+
+def cosine_distance(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""One minus the cosine between the channel vectors, averaged over positions, samples and levels.
+
+    .. math:: \frac{1}{L} \sum_l \mathrm{mean}_{n,p}\left[1 - \cos(e_{l,n,:,p}, \mathrm{sg}(t_{l,n,:,p}))\right]
+
+    Blind to magnitudes. Arguments, gradients and errors as in :func:`feature_mse`; in [0, 2].
+    """
+    pairs = _level_pairs(estimates, targets)
+    return torch.stack([1 - F.cosine_similarity(e, t, dim=1).mean() for e, t in pairs]).mean()
+
+
+def attention_distance(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""Mean squared error of attention maps, summed over levels (Zagoruyko and Komodakis, arXiv 1612.03928, Eq. 2).
+
+    .. math:: \sum_l \mathrm{mean}_{n,p}\left[\left(q(e_l) - \mathrm{sg}(q(t_l))\right)_{n,p}^2\right]
+
+    The attention of a sample, :math:`q(f)_p = \sum_c f_{c,p}^2`, is divided by its L2 norm over the positions p, so
+    magnitudes do not matter and the numbers of channels may differ. The mean over positions makes the value small: the
+    authors weigh it with 500 to 1000.
+
+    Args:
+        estimates: One map for each level, ``(N, C_l, H_l, W_l)``. Gradients flow.
+        targets: Maps of the same N, H_l, W_l; any number of channels. Detached here.
+
+    Returns:
+        A scalar >= 0.
+
+    Raises:
+        ValueError: Numbers of levels or shapes differ, or the features are vectors, which attend to no position.
+    """
+    maps = [[_attention(f) for f in feats] for feats in (estimates, targets)]
+    return torch.stack([F.mse_loss(e, t) for e, t in _level_pairs(*maps)]).sum()
 
 
 def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
@@ -134,6 +159,24 @@ def _weighted_mean(sides: Tensor, confidence: Tensor) -> Tensor:
 
 def _precise(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _level_pairs(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Checks shapes; returns both sides of each level in float32, the target detached."""
+    if len(estimates) != len(targets) or not estimates:
+        raise ValueError(f'expected as many targets as estimates, found {len(targets)} and {len(estimates)}')
+    for level, (estimate, target) in enumerate(zip(estimates, targets)):
+        if estimate.shape != target.shape:
+            raise ValueError(
+                f'level {level}: the estimate has shape {tuple(estimate.shape)}, the target {tuple(target.shape)}'
+            )
+    return [(e.float(), t.detach().float()) for e, t in zip(estimates, targets)]
+
+
+def _attention(feat: Tensor) -> Tensor:
+    if feat.dim() != 4:
+        raise ValueError(f'attention needs maps (N, C, H, W), found features of shape {tuple(feat.shape)}')
+    return F.normalize(feat.float().square().mean(1).flatten(1))
 
 
 def _check_logits(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> None:

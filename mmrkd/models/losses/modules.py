@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmrkd.models.losses.functional import feature_mse, kl_divergence, sigmoid_kl
+from mmrkd.models.losses.functional import attention_distance, cosine_distance, feature_mse, kl_divergence, sigmoid_kl
 from mmrkd.registry import MODELS
 
 
@@ -19,6 +19,24 @@ class FeatureMSELoss(nn.Module):
     def forward(self, estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Takes features of each level, returns a scalar."""
         return self.loss_weight * feature_mse(estimates, targets)
+
+
+@MODELS.register_module()
+class FeatureCosineLoss(FeatureMSELoss):
+    """:func:`cosine_distance` times ``loss_weight``."""
+
+    def forward(self, estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Takes features of each level, returns a scalar."""
+        return self.loss_weight * cosine_distance(estimates, targets)
+
+
+@MODELS.register_module()
+class FeatureAttentionLoss(FeatureMSELoss):
+    """:func:`attention_distance` times ``loss_weight``."""
+
+    def forward(self, estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Takes maps of each level, returns a scalar."""
+        return self.loss_weight * attention_distance(estimates, targets)
 
 
 @MODELS.register_module()

@@ -108,6 +108,18 @@ class DistillMethod(BaseModule):
         ``teacher`` is ``None`` where no method of the distiller needs it (:attr:`needs_teacher`).
         """
 
+    def derive_student(self, variant: str, student: dict) -> Optional[dict]:
+        """Returns the config of a variant that is the student with other arguments, and some of its weights.
+
+        Args:
+            variant: One of :attr:`variants`.
+            student: Model config of the student. Not changed.
+
+        Returns:
+            The config; ``None`` if the variant is not of that kind.
+        """
+        return None
+
     def predict(self, variant: str, feats: tuple[Tensor, ...], all_feats: tuple, inputs: Tensor, samples: Sequence):
         """Predicts as one of :attr:`variants`.
 

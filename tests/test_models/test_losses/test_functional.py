@@ -5,7 +5,15 @@ import torch
 from torch.distributions import Bernoulli, Categorical
 from torch.distributions import kl_divergence as exact_kl
 
-from mmrkd.models.losses import box_distribution_kl, box_l1, feature_mse, kl_divergence, sigmoid_kl
+from mmrkd.models.losses import (
+    attention_distance,
+    box_distribution_kl,
+    box_l1,
+    cosine_distance,
+    feature_mse,
+    kl_divergence,
+    sigmoid_kl,
+)
 
 LOG2, LOG3 = math.log(2), math.log(3)
 NARROW = [torch.bfloat16, torch.float16]
@@ -204,3 +212,45 @@ def test_boxes_that_do_not_fit_are_refused():
         box_l1(torch.zeros(2, 4), torch.zeros(1, 4), torch.zeros(2))
     with pytest.raises(ValueError, match='tau must be > 0'):
         box_distribution_kl(torch.zeros(1, 8), torch.zeros(1, 8), torch.zeros(1), bins=2, tau=0.0)
+
+
+def test_cosine_distance_by_hand():
+    # Two positions, channel vectors (3, 4) and (1, 0) against (4, 3) and (0, 2): 1 - 24/25 and 1 - 0.
+    estimate = torch.tensor([[[[3.0, 1.0]], [[4.0, 0.0]]]], requires_grad=True)
+    target = torch.tensor([[[[4.0, 0.0]], [[3.0, 2.0]]]], requires_grad=True)
+    loss = cosine_distance([estimate], [target])
+    assert loss.item() == pytest.approx((1 / 25 + 1) / 2)
+    loss.backward()
+    assert estimate.grad is not None and target.grad is None
+    assert cosine_distance([estimate], [5 * estimate]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_attention_distance_by_hand():
+    # Sums of squares over channels: (9 + 0, 0 + 16) = (9, 16) of length sqrt(337), against (0, 4): (0, 1).
+    estimate = torch.tensor([[[[3.0, 0.0]], [[0.0, 4.0]]]], requires_grad=True)
+    target = torch.tensor([[[[0.0, 2.0]]]], requires_grad=True)  # one channel less
+    norm = math.sqrt(337)
+    loss = attention_distance([estimate], [target])
+    expected = ((9 / norm) ** 2 + (16 / norm - 1) ** 2) / 2
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert estimate.grad is not None and target.grad is None
+    assert attention_distance([estimate, estimate], [target, target]).item() == pytest.approx(2 * expected), 'a sum'
+    assert attention_distance([estimate], [-3 * estimate]).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize('distance', [attention_distance, cosine_distance])
+def test_distances_compute_in_float32_and_refuse_other_shapes(distance):
+    estimate, target = randn(2, 3, 4, 4), randn(2, 3, 4, 4, seed=1)
+    narrow = distance([estimate.bfloat16()], [target.bfloat16()])
+    exact = distance([estimate.bfloat16().float()], [target.bfloat16().float()])
+    assert narrow.dtype == torch.float32 and narrow.item() == pytest.approx(exact.item())
+    with pytest.raises(ValueError, match='level 0: the estimate has shape'):
+        distance([estimate], [target[..., :3]])
+    with pytest.raises(ValueError, match='as many targets as estimates'):
+        distance([estimate], [])
+
+
+def test_vectors_have_no_attention():
+    with pytest.raises(ValueError, match=r'needs maps .*\(2, 3\)'):
+        attention_distance([randn(2, 3)], [randn(2, 3)])

@@ -36,6 +36,16 @@ def test_sigmoid_kl_loss(weight, tau):
     assert loss(student, teacher).item() == pytest.approx(weight * tau**2 * DIVERGENCE * 4 / 3, abs=1e-6)
 
 
+@pytest.mark.parametrize('weight', [1.0, 0.25])
+def test_feature_cosine_and_attention_loss(weight):
+    cosine = MODELS.build(dict(type='FeatureCosineLoss', loss_weight=weight))
+    estimate, target = [torch.tensor([[3.0, 4.0]])], [torch.tensor([[4.0, 3.0]])]
+    assert cosine(estimate, target).item() == pytest.approx(weight * (1 - 24 / 25), abs=1e-6)
+    attention = MODELS.build(dict(type='FeatureAttentionLoss', loss_weight=weight))
+    estimate, target = [torch.tensor([[[[1.0, 0.0]]]])], [torch.tensor([[[[0.0, 2.0]]]])]
+    assert attention(estimate, target).item() == pytest.approx(weight * (1 + 1) / 2)
+
+
 def test_defaults():
     for kind in (KLDivergenceLoss, SigmoidKLLoss):
         assert (kind().tau, kind().loss_weight) == (1.0, 1.0)

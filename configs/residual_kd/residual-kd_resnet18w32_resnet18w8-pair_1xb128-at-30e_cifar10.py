@@ -1,0 +1,14 @@
+"""ResidualKD with attention transfer on CIFAR-10, the combination of the paper's best row."""
+
+_base_ = './residual-kd_resnet18w32_resnet18w8-pair_1xb128-30e_cifar10.py'
+model = dict(
+    methods=[
+        dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, standardize=True),
+        dict(
+            type='mmrkd.AttentionTransfer',
+            w_at=500.0,
+            student_layers=('backbone.student.layer2', 'backbone.student.layer3', 'backbone'),
+            teacher_layers=('backbone.layer2', 'backbone.layer3', 'backbone'),
+        ),
+    ]
+)

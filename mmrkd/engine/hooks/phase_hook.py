@@ -1,0 +1,59 @@
+"""Switches the phases of methods that train in phases."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmrkd.models import Distiller, ResidualKD
+from mmrkd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PhaseHook(Hook):
+    """Enters the phases of :class:`mmrkd.models.ResidualKD` with ``scheme='progressive'``; else it does nothing.
+
+    Which phase it is follows from the number of finished epochs and nothing else, so a run that is resumed in the
+    middle of a phase goes on in it. The optimiser is built before the first phase freezes anything: it always holds
+    every parameter, and leaves those without a gradient alone.
+
+    DDP learns which parameters will have gradients when it is built, and waits for all of them. So the model is wrapped
+    anew, on all processes, whenever a phase begins; ``find_unused_parameters`` is not needed.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks that each phase has an epoch.
+
+        Raises:
+            ValueError: The loop does not count epochs, or ends before the last phase begins.
+        """
+        loop = runner.train_loop
+        for method in _progressive(runner):
+            if not isinstance(loop, EpochBasedTrainLoop):
+                raise ValueError(f'the phases begin at epochs, but {type(loop).__name__} does not count them')
+            if loop.max_epochs <= method.phase_epochs[-1]:
+                raise ValueError(
+                    f'phase_epochs={method.phase_epochs} leaves no epoch to the last phase: max_epochs is '
+                    f'{loop.max_epochs}'
+                )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Enters the phase of this epoch, if it is another one."""
+        entering = [m for m in _progressive(runner) if m.phase != m.phase_of(runner.epoch)]
+        for method in entering:
+            method.enter_phase(method.phase_of(runner.epoch))
+            runner.logger.info(f'{type(method).__name__}: phase {method.phase!r} from epoch {runner.epoch + 1} on')
+        if entering and is_model_wrapper(runner.model):
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """Takes what is frozen out of the training mode, into which the loop puts the model after this hook's turn."""
+        for method in _progressive(runner):
+            method.hold_frozen()
+
+
+def _progressive(runner: Runner) -> list[ResidualKD]:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    methods = model.methods if isinstance(model, Distiller) else ()
+    return [method for method in methods if isinstance(method, ResidualKD) and method.progressive]

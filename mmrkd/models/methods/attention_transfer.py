@@ -1,0 +1,81 @@
+"""AT: attention transfer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mmrkd.models.losses import attention_distance
+from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.registry import MODELS
+from mmrkd.structures import StudentView, TeacherView
+
+
+@MODELS.register_module()
+class AttentionTransfer(DistillMethod):
+    r"""Zagoruyko and Komodakis, `Paying More Attention to Attention` (arXiv 1612.03928), activation-based.
+
+    .. math:: L = w \sum_j \mathrm{mean}\left[\left(q(F_S^j) - \mathrm{sg}(q(F_T^j))\right)^2\right]
+
+    :math:`q` is the sum of squares over the channels, divided by its norm
+    (:func:`~mmrkd.models.losses.attention_distance`), so the widths of student and teacher may differ and there is
+    nothing to train.
+
+    Gradient contract: flows into the student; the teacher is detached.
+
+    Args:
+        w_at: Weight, :math:`\beta / 2` in the paper. Defaults to 500, its value for :math:`\beta` = 1000.
+        student_layers: Modules of the student whose outputs are compared. Of one that gives several maps (a backbone,
+            an FPN), all are, if the teacher's counterpart gives maps of the same strides. Defaults to the backbone.
+        teacher_layers: Their counterparts in the teacher, in the same order.
+
+    Raises:
+        ValueError: The layers do not pair up, or a pair has no map of the same stride.
+    """
+
+    def __init__(
+        self,
+        w_at: float = 500.0,
+        student_layers: Sequence[str] = ('backbone',),
+        teacher_layers: Sequence[str] = ('backbone',),
+    ) -> None:
+        super().__init__()
+        if len(student_layers) != len(teacher_layers) or not student_layers:
+            raise ValueError(
+                f'as many layers of the teacher as of the student expected, found {list(teacher_layers)} for '
+                f'{list(student_layers)}'
+            )
+        self.w_at = w_at
+        self.student_taps, self.teacher_taps = tuple(student_layers), tuple(teacher_layers)
+
+    @property
+    def active(self) -> bool:
+        """Whether the term has a weight."""
+        return self.w_at != 0
+
+    def setup(self, pair: Pair) -> None:
+        """Pairs the maps of each two layers by stride, on a blank image."""
+        own = pair.student.dry_run_taps(self.student_taps)
+        others = pair.teacher.adapter.dry_run_taps(self.teacher_taps)
+        self.pairs = []
+        for name, other in zip(self.student_taps, self.teacher_taps):
+            sizes = [[f.shape[2:] for f in _maps(taps[n])] for taps, n in ((own, name), (others, other))]
+            found = [(s, sizes[1].index(size)) for s, size in enumerate(sizes[0]) if size in sizes[1]]
+            if not found:
+                raise ValueError(
+                    f'{name!r} of the student and {other!r} of the teacher give no maps of the same stride: for one '
+                    f'image (H, W) are {[tuple(s) for s in sizes[0]]} and {[tuple(s) for s in sizes[1]]}'
+                )
+            self.pairs += [(name, s, other, t) for s, t in found]
+
+    def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
+        """Returns ``loss_at``."""
+        own = [_maps(student.taps[name])[s] for name, s, _, _ in self.pairs]
+        others = [_maps(teacher.taps[name])[t] for _, _, name, t in self.pairs]
+        # Only the teacher's wider padding can add cells; the grids share their upper left corner.
+        others = [t[..., : s.shape[2], : s.shape[3]] for s, t in zip(own, others)]
+        return {'loss_at': self.w_at * attention_distance(own, others)}
+
+
+def _maps(feats: Any) -> list[Tensor]:
+    return [f for f in ((feats,) if isinstance(feats, Tensor) else feats) if f.dim() == 4]
