@@ -16,7 +16,8 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-MODELS = PARTS | {f'mmrkd.models.{room}' for room in ('heads', 'input_converter', 'teacher', 'methods', 'distiller')}
+ROOMS = ('heads', 'input_converter', 'teacher', 'methods', 'inheritance', 'distiller')
+MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
 ALLOWED = {
     **{room: GROUND - {room} for room in GROUND},
@@ -27,7 +28,9 @@ ALLOWED = {
     'mmrkd.models.teacher': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter'},
     'mmrkd.models.heads': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher'},
     'mmrkd.models.methods': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.heads'},
-    'mmrkd.models.distiller': GROUND | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.methods'},
+    'mmrkd.models.inheritance': GROUND,
+    'mmrkd.models.distiller': GROUND
+    | {f'mmrkd.{room}' for room in ('adapters', 'models.teacher', 'models.methods', 'models.inheritance')},
     'mmrkd.models': MODELS,
     'mmrkd.export': BELOW,
     'mmrkd.engine': BELOW | {'mmrkd.export'},

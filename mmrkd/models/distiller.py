@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter, build_adapter
+from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.methods import DistillMethod, Pair
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS
@@ -53,6 +54,8 @@ class Distiller(BaseModel):
             (``integrated``, ``blend``). Defaults to ``'student'``.
         data_preprocessor: The student's, where its config has none of its own. A runner hands over the one that
             mmpretrain's configs keep beside the model.
+        init_student: Parts that start from the teacher's weights where name and shape agree, such as ``'neck,head'``,
+            see :func:`mmrkd.models.inheritance.inherit_weights`. Defaults to none.
 
     Raises:
         ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
@@ -65,6 +68,7 @@ class Distiller(BaseModel):
         methods: Sequence[Union[dict, DistillMethod]] = (),
         variant: str = 'student',
         data_preprocessor: Optional[dict] = None,
+        init_student: Union[str, Sequence[str]] = (),
     ) -> None:
         student = load_model_config(student)
         if data_preprocessor is not None:
@@ -73,6 +77,8 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student
         self.adapter: ModelAdapter = build_adapter(student)
+        check_parts(student, init_student)
+        self.init_student = init_student
         with isolated_rng():
             self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(**teacher)
             self.teacher.follow(student)
@@ -99,8 +105,11 @@ class Distiller(BaseModel):
         return match
 
     def init_weights(self) -> None:
-        """Initialises the student exactly as the plain run would, then what the methods train."""
+        """Initialises the student as the plain run would, then what it inherits and what the methods train."""
         self.student.init_weights()
+        if self.init_student:
+            report = inherit_weights(self.student, self.teacher.model, self.init_student)
+            print_log(f'init_student, from the teacher: {report}', 'current')
         with isolated_rng():
             for method in self.methods:
                 method.init_weights()
