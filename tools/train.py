@@ -1,7 +1,7 @@
-"""Trains a distillation config, or any plain mmdet / mmpretrain config.
+"""Trains a distillation config, or any plain mmdet / mmpretrain config, with a teacher beside it if one is named.
 
-python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [CKPT]] [--auto-scale-lr]
-                             [--cfg-options KEY=VALUE ...] [--launcher pytorch]
+python tools/train.py CONFIG [--teacher CONFIG --teacher-ckpt FILE --method era] [--work-dir DIR] [--amp]
+                             [--resume [CKPT]] [--auto-scale-lr] [--cfg-options KEY=VALUE ...] [--launcher pytorch]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmrkd.engine.compose import add_compose_arguments  # noqa: E402
 from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors  # noqa: E402
 
 
@@ -17,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line: the arguments that mmdet users know."""
     parser = argparse.ArgumentParser(description='Train a student with a teacher')
     add_common_arguments(parser)
+    add_compose_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument(
