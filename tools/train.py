@@ -10,8 +10,10 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmrkd.doctor import train_checked  # noqa: E402
 from mmrkd.engine.compose import add_compose_arguments  # noqa: E402
-from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors  # noqa: E402
+from mmrkd.engine.launch import add_common_arguments, apply_arguments, build_runner, report_errors  # noqa: E402
+from mmrkd.engine.prepare import prepare_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='resume from a checkpoint; without a value, from the latest one'
     )
+    parser.add_argument('--no-check', action='store_true', help='start without the pre-flight check')
+    parser.add_argument('--ignore', action='append', default=[], metavar='FAULT', help='a fault to accept, by name')
     return parser.parse_args()
 
 
@@ -31,11 +35,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Builds the runner and trains."""
     args = parse_args()
-    cfg = load_config(args)
+    cfg = apply_arguments(args)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    build_runner(cfg).train()
+    if args.no_check:
+        build_runner(prepare_config(cfg)).train()
+    else:
+        train_checked(cfg, args.ignore)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ import difflib
 import os.path as osp
 import re
 from collections.abc import Sequence
-from typing import Union
 
 from mmengine.config import Config, ConfigDict
 
@@ -78,12 +77,9 @@ def compose(student: Config, teacher: str, ckpt: str, methods: Sequence[str], in
     )
     if init_student:
         model.init_student = init_student
-    parts = [
-        '-'.join(name.lower() for name in methods),
-        *(_stem(name) for name in (teacher, student.filename or 'student')),
-    ]
-    cfg = Config({**student._cfg_dict, 'model': model}, cfg_text=student.text, filename=f'{"_".join(parts)}.py')
-    return cfg
+    stems = [_stem(teacher), _stem(student.filename or 'student')]
+    name = '_'.join(['-'.join(method.lower() for method in methods), *stems])
+    return Config({**student._cfg_dict, 'model': model}, cfg_text=student.text, filename=f'{name}.py')
 
 
 def method_names() -> list[str]:
@@ -120,5 +116,5 @@ def _absolute(path: str) -> str:
     return path if '::' in path or '://' in path else osp.abspath(osp.expanduser(path))
 
 
-def _stem(path: Union[str, None]) -> str:
+def _stem(path: str) -> str:
     return osp.splitext(osp.basename(path.split('::')[-1]))[0]

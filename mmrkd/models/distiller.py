@@ -78,7 +78,7 @@ class Distiller(BaseModel):
         self.student = student
         self.adapter: ModelAdapter = build_adapter(student)
         check_parts(student, init_student)
-        self.init_student = init_student
+        self.init_student, self.inherited = init_student, ''
         with isolated_rng():
             self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(**teacher)
             self.teacher.follow(student)
@@ -108,8 +108,8 @@ class Distiller(BaseModel):
         """Initialises the student as the plain run would, then what it inherits and what the methods train."""
         self.student.init_weights()
         if self.init_student:
-            report = inherit_weights(self.student, self.teacher.model, self.init_student)
-            print_log(f'init_student, from the teacher: {report}', 'current')
+            self.inherited = inherit_weights(self.student, self.teacher.model, self.init_student)
+            print_log(f'init_student, from the teacher: {self.inherited}', 'current')
         with isolated_rng():
             for method in self.methods:
                 method.init_weights()

@@ -16,8 +16,18 @@ from mmrkd.registry import MODELS
 
 
 def read_config_file(path: str) -> Config:
-    """Reads a config file, or one that a library ships (``'mmdet::...'``, ``'mmpretrain::...'``)."""
-    return get_config(path) if '::' in path else Config.fromfile(path)
+    """Reads a config file, or one that a library ships (``'mmdet::...'``, ``'mmpretrain::...'``).
+
+    Raises:
+        FileNotFoundError: It, or a config that it inherits from, is not there.
+        ValueError: It is no valid config.
+    """
+    try:
+        return get_config(path) if '::' in path else Config.fromfile(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise ValueError(f'the config {path!r} cannot be read. {type(error).__name__}: {error}') from error
 
 
 def load_model_config(cfg: Union[str, dict]) -> ConfigDict:

@@ -121,7 +121,7 @@ def test_the_file_in_the_work_dir_trains_alike(load, teacher, tmp_path):
     assert losses(load(config=str(tmp_path / 'work' / 'era_teacher_student.py'))) == first
 
 
-def test_the_example_of_a_config_that_names_the_base_alone(load, squares, tmp_path):
+def test_the_example_of_a_config_that_names_the_base_alone(load, teacher, squares, tmp_path):
     """Six lines, no custom_imports."""
     (tmp_path / 'six_lines.py').write_text(f"""_base_ = '{squares.student}'
 model = dict(
@@ -129,10 +129,7 @@ model = dict(
     teacher=dict(cfg='{squares.teacher}', ckpt='{squares.ckpt}'),
     methods=[dict(type='mmrkd.ERA')])
 """)
-    cfg, composed = (
-        load(config=str(tmp_path / 'six_lines.py')),
-        load('--teacher', squares.teacher, '--teacher-ckpt', squares.ckpt, *ERA),
-    )
+    cfg, composed = load(config=str(tmp_path / 'six_lines.py')), load(*teacher, *ERA)
     assert cfg.model.to_dict() == composed.model.to_dict()
     assert cfg.custom_hooks == composed.custom_hooks
     build_runner(cfg)
