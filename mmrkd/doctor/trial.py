@@ -63,11 +63,11 @@ def _gradient_norms(
 def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: Distiller, report: Report) -> None:
     values = {name: float(value) for name, value in terms.items()}
     total = sum(values.values())
-    rows = [
-        (name, f'{value:.4g}', f'{value / total:.1%}' if total else '-', f'{norms[name]:.3g}' if name in norms else '')
-        for name, value in values.items()
-    ]
-    report.table('losses of one batch:', ('term', 'value', 'share', 'gradient norm on the student'), rows)
+    header = ['term', 'value', 'share', 'gradient norm on the student']
+    rows = [[name, f'{value:.4g}', f'{value / total:.1%}' if total else '-'] for name, value in values.items()]
+    if norms.keys() == terms.keys():
+        rows = [[*row, f'{norms[row[0]]:.3g}'] for row in rows]
+    report.table('losses of one batch:', header[: len(rows[0])], rows)
     broken = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
     if broken:
         report.fault('loss-not-finite', ', '.join(broken))
