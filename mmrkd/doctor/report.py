@@ -18,7 +18,7 @@ class FaultError(ValueError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One thing that is wrong here.
 
     Attributes:
         name: Its name in :data:`mmrkd.doctor.faults.FAULTS`.
@@ -27,9 +27,6 @@ class Fault:
 
     name: str
     message: str
-
-    def __str__(self) -> str:
-        return f'[{self.name}] {self.message}\n  remedy: {FAULTS[self.name].remedy}'
 
 
 class Report:
@@ -86,8 +83,12 @@ class Report:
 
     @property
     def problems(self) -> str:
-        """The faults alone, as text."""
-        return '\n'.join(map(str, self.faults))
+        """The faults alone, as text; those of one name share their remedy."""
+        lines = []
+        for name in dict.fromkeys(fault.name for fault in self.faults):
+            lines += [f'[{name}] {fault.message}' for fault in self.faults if fault.name == name]
+            lines.append(f'  remedy: {FAULTS[name].remedy}')
+        return '\n'.join(lines)
 
     def __str__(self) -> str:
         count = len(self.faults)

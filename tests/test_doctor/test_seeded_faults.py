@@ -6,6 +6,8 @@ import pickle
 from copy import deepcopy
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -369,6 +371,46 @@ def test_a_healthy_config_has_no_fault(healthy):
     assert not report.faults, str(report)
     assert 'level 0  stride 8, 16ch   level 0  stride 8, 24ch   16 -> 24' in str(report)
     assert 'the teacher on 8 validation images: coco/bbox_mAP 0.' in str(report)
+
+
+def test_a_classifier_is_examined_too(tmp_path, monkeypatch):
+    """The same images are in every class, so that any teacher is right in a quarter of them."""
+    monkeypatch.chdir(tmp_path)
+    for label in range(4):
+        for index in range(8):
+            pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            mmcv.imwrite(pixels, str(tmp_path / f'images/class {label}/{index}.png'))
+    loader = dict(
+        batch_size=8,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler'),
+        dataset=dict(
+            type='CustomDataset',
+            data_root=str(tmp_path / 'images'),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        ),
+    )
+    student = tiny_classifier()
+    cfg = Config(
+        dict(
+            model=dict(
+                type='mmrkd.Distiller',
+                student=student,
+                teacher=save_random_teacher(tiny_classifier(12), tmp_path),
+                methods=[dict(type='mmrkd.ERA')],
+            ),
+            data_preprocessor=student.pop('data_preprocessor'),
+            default_scope='mmpretrain',
+            train_dataloader=loader,
+            val_dataloader=loader,
+            val_evaluator=dict(type='Accuracy'),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        )
+    )
+    report = examine(cfg)
+    assert [fault.name for fault in report.faults] == ['teacher-untrained'], str(report)
+    assert 'the teacher on 32 validation images: accuracy/top1 25' in str(report)
+    assert 'level 0  pooled, 64 channels  level 0  pooled, 96 channels  64 -> 96' in str(report)
 
 
 @pytest.mark.parametrize('mistake', SEEDED)
