@@ -31,7 +31,8 @@ def build_distiller(cfg: Config, report: Report) -> Optional[Distiller]:
         return MODELS.build(model)
     except Exception as error:  # whatever it is, the parts are looked at
         known = len(report.faults)
-        _examine_parts(model, report)
+        with report.expecting('build-failed'):
+            _examine_parts(model, report)
         if len(report.faults) == known:
             report.fault('build-failed', shortened(error))
     return None
@@ -42,7 +43,7 @@ def _examine_parts(model: ConfigDict, report: Report) -> None:
     with report.expecting('init-student'):
         if student is not None:
             check_parts(student.model, model.get('init_student', ()))
-    teacher = _build_teacher(ConfigDict(model.get('teacher') or {}), student, report)
+    teacher = _build_teacher(model.get('teacher') or {}, student, report)
     methods = [_build_method(method, report) for method in model.get('methods') or []]
     if student is None or teacher is None:
         return
@@ -68,13 +69,16 @@ def _build_student(model: ConfigDict, report: Report) -> Optional[ModelAdapter]:
     return None
 
 
-def _build_teacher(cfg: ConfigDict, student: Optional[ModelAdapter], report: Report) -> Optional[FrozenTeacher]:
+def _build_teacher(cfg: Any, student: Optional[ModelAdapter], report: Report) -> Optional[FrozenTeacher]:
     """Builds the teacher, and names what is wrong with its config and, independently, with its checkpoint."""
     model = checkpoint = None
+    if not isinstance(cfg, dict):
+        report.fault('teacher-config', f'expected teacher=dict(cfg=..., ckpt=...), found {cfg!r}')
+        return None
     with report.expecting('teacher-config'):
         if not cfg.get('cfg'):
             raise ValueError("the teacher has no config: teacher=dict(cfg=..., ckpt='teacher.pth')")
-        model = MODELS.build(load_model_config(cfg.cfg))
+        model = MODELS.build(load_model_config(cfg['cfg']))
         build_adapter(model)
     ckpt = cfg.get('ckpt')
     if not ckpt:
@@ -119,8 +123,8 @@ def _name_of_mismatch(model: nn.Module, state: dict[str, Any], student: Optional
 
 
 def _build_method(cfg: Any, report: Report) -> Optional[nn.Module]:
-    name = str(cfg.get('type'))
-    with report.expecting('method-unknown'):
+    with report.expecting('method-unknown', AttributeError='method-argument'):
+        name = str(cfg.get('type'))
         if MODELS.get(name) is None:
             find_method(name)
             raise ValueError(f'there is no method {name!r}: write mmrkd.{find_method(name)}')

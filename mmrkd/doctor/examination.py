@@ -50,11 +50,12 @@ def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = (
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     cfg = Config(deepcopy(cfg._cfg_dict))
     with quiet():
-        examine_settings(cfg, report)
+        with report.expecting('config-unreadable'):
+            examine_settings(cfg, report)
         distiller, datasets = build_distiller(cfg, report), build_datasets(cfg, report)
         if distiller is None:
             return report
-        with report.expecting('init-student'):
+        with report.expecting('student-weights', InheritanceError='init-student'):
             distiller.init_weights()
         optimizer = build_optimizer(distiller, cfg, report)
         if optimizer is not None:
@@ -98,7 +99,9 @@ def examine_run(
             batch = next(iter(small_loader(dataset, indices, loader)))
         if batch is not None:
             try_batch(distiller, batch, report, thorough)
-    if 'val_dataloader' in datasets:
+    if not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
+        report.say('no val_dataloader or no val_evaluator: the teacher was not evaluated')
+    elif 'val_dataloader' in datasets:
         score_teacher(distiller, datasets['val_dataloader'], cfg, images, report)
 
 

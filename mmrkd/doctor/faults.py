@@ -59,6 +59,10 @@ FAULTS: dict[str, Entry] = {
         'The student is neither an mmdet detector nor an mmpretrain classifier.',
         'Distil a model of one of these libraries, or a class derived from one.',
     ),
+    'student-weights': Entry(
+        'The weights that the student is to start from (init_cfg, load_from) cannot be loaded.',
+        'Correct the path or address, or take init_cfg or load_from out to start from scratch.',
+    ),
     'student-frozen': Entry(
         'No parameter of the student requires a gradient.',
         'Lower frozen_stages of the backbone and take requires_grad=False out of the student.',

@@ -21,7 +21,11 @@ LOOKED_AT = 64
 
 def build_datasets(cfg: Config, report: Report) -> dict[str, Dataset]:
     """Builds the datasets of training and validation, and reports what is missing or broken in them."""
-    missing = missing_data(cfg)
+    missing: list[tuple[str, str, str]] = []
+    with report.expecting('data-unreadable'):
+        if not cfg.get('train_dataloader'):
+            raise ValueError('the config has no train_dataloader')
+        missing = missing_data(cfg)
     for where, path, kind in missing:
         report.fault(f'missing-{kind}', f'{where}: {path} is not there')
     for metric in as_list(cfg.get('val_evaluator')):
@@ -33,7 +37,10 @@ def build_datasets(cfg: Config, report: Report) -> dict[str, Dataset]:
         if cfg.get(name) and name not in absent:
             with report.expecting('data-unreadable', FileNotFoundError='missing-annotations'):
                 try:
-                    datasets[name] = _build(cfg[name].dataset)
+                    dataset = _build(cfg[name].dataset)
+                    datasets[name] = dataset
+                    if not any(fault.name == 'batch-size' for fault in report.faults):
+                        Runner.build_dataloader({**cfg[name], 'dataset': _subset(dataset, [0])})  # starts no worker
                 except ValueError as error:
                     if 'need at least one array' not in str(error):  # what numpy says when mmengine packs no image
                         raise
@@ -76,12 +83,13 @@ def small_loader(dataset: Dataset, indices: Sequence[int], cfg: dict) -> DataLoa
 
     The dataset is copied as far as its pipeline reaches, since pipelines may keep state (a cache of mosaics).
     """
-    subset = deepcopy(Subset(dataset, indices))
-    if isinstance(dataset, BaseDataset):
-        subset = dataset.get_subset(list(indices))
     kept = {key: cfg[key] for key in ('batch_size', 'collate_fn') if cfg.get(key) is not None}
     sampler = dict(type='DefaultSampler', shuffle=False)
-    return Runner.build_dataloader({**kept, 'num_workers': 0, 'sampler': sampler, 'dataset': subset})
+    return Runner.build_dataloader({**kept, 'num_workers': 0, 'sampler': sampler, 'dataset': _subset(dataset, indices)})
+
+
+def _subset(dataset: Dataset, indices: Sequence[int]) -> Dataset:
+    return dataset.get_subset(list(indices)) if isinstance(dataset, BaseDataset) else deepcopy(Subset(dataset, indices))
 
 
 def restricted_evaluator(cfg: Any, dataset: Dataset, indices: Sequence[int], folder: str) -> tuple[list[dict], bool]:

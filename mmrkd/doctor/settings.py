@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import os.path as osp
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -16,13 +17,20 @@ from mmrkd.models import Distiller
 
 def examine_settings(cfg: Config, report: Report) -> None:
     """Looks at the numbers in a config: weights of methods, batch size, learning rate."""
-    for method in cfg.model.get('methods') or []:
+    methods = cfg.model.get('methods') or []
+    if not isinstance(methods, list) or not all(isinstance(method, dict) for method in methods):
+        report.fault('method-argument', f'methods: expected a list [dict(type=...)], found {methods}')
+        methods = []
+    for method in methods:
         for name, value in _weights(method):
             if not math.isfinite(value) or value < 0:
                 report.fault('bad-weight', f'{method.get("type")}: {name}={value}, expected a number of 0 or more')
     size = (cfg.get('train_dataloader') or {}).get('batch_size', 1)
     if not isinstance(size, numbers.Integral) or size < 1:
         report.fault('batch-size', f'train_dataloader.batch_size: expected a whole number of at least 1, found {size}')
+    start = cfg.get('load_from')
+    if start and '://' not in start and not osp.exists(start):
+        report.fault('student-weights', f'load_from: {start} is not there')
     rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
     if isinstance(rate, numbers.Real) and not (math.isfinite(rate) and rate > 0):
         report.fault('learning-rate', f'optim_wrapper.optimizer.lr: expected a number above 0, found {rate}')

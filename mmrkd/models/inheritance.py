@@ -9,6 +9,10 @@ from torch import Tensor, nn
 MOST_LISTED = 8
 
 
+class InheritanceError(ValueError):
+    """A part that the student is to inherit does not exist, or nothing in it fits."""
+
+
 def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Sequence[str]]) -> str:
     """Copies the teacher's weights and buffers into the student wherever name and shape agree.
 
@@ -22,7 +26,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Se
         For each part how much was copied, and what was not and why (another shape, not in the teacher).
 
     Raises:
-        ValueError: A part is not in the student, or nothing in it fits.
+        InheritanceError: A part is not in the student, or nothing in it fits.
     """
     own, others = student.state_dict(), teacher.state_dict()
     lines = []
@@ -33,7 +37,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Se
         fitting = [key for key in keys if reasons[key] is None]
         left_out = [f'{key} ({reason})' for key, reason in reasons.items() if reason is not None]
         if not fitting:
-            raise ValueError(
+            raise InheritanceError(
                 f'init_student={part!r}: nothing in the teacher fits the student. {_listed(left_out)}. '
                 f'Choose a part that both models build alike, or leave it out.'
             )
@@ -51,7 +55,7 @@ def split_parts(parts: Union[str, Sequence[str]]) -> list[str]:
 
 
 def check_parts(student: nn.Module, parts: Union[str, Sequence[str]]) -> None:
-    """Raises ValueError if the student has no part of one of these names."""
+    """Raises InheritanceError if the student has no part of one of these names."""
     for part in split_parts(parts):
         _prefixes(student, part)
 
@@ -60,7 +64,9 @@ def _prefixes(model: nn.Module, part: str) -> tuple[str, ...]:
     children = [name for name, child in model.named_children() if child.state_dict()]
     found = tuple(f'{name}.' for name in children if name == part or (part == 'head' and name.endswith('head')))
     if not found:
-        raise ValueError(f'init_student={part!r}: {type(model).__name__} has no such part. Choose among {children}.')
+        raise InheritanceError(
+            f'init_student={part!r}: {type(model).__name__} has no such part. Choose among {children}.'
+        )
     return found
 
 

@@ -216,6 +216,16 @@ def part_to_inherit_of_other_shapes(cfg, folder):
     cfg.model.init_student = 'neck'
 
 
+@seeded('student-weights')
+def pretrained_weights_that_are_not_there(cfg, folder):
+    cfg.model.student.backbone.init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
+
+
+@seeded('student-weights')
+def checkpoint_to_start_from_that_is_not_there(cfg, folder):
+    cfg.load_from = 'nowhere.pth'
+
+
 @seeded('no-common-stride')
 def stride_gap(cfg, folder):
     cfg.model.student.neck.update(start_level=1, end_level=2, num_outs=2)
@@ -242,6 +252,16 @@ def misspelt_argument_of_a_method(cfg, folder):
 @seeded('method-argument')
 def argument_out_of_range(cfg, folder):
     cfg.model.methods = [dict(type='mmrkd.ERA', tau=0)]
+
+
+@seeded('method-argument')
+def methods_that_are_no_list(cfg, folder):
+    cfg.model.methods = dict(type='mmrkd.FitNets')
+
+
+@seeded('teacher-config')
+def teacher_that_is_only_a_path(cfg, folder):
+    cfg.model.teacher = cfg.model.teacher.cfg
 
 
 @seeded('no-method')
@@ -339,6 +359,16 @@ def annotations_without_images(cfg, folder):
 @seeded('empty-data')
 def class_names_that_the_annotations_do_not_have(cfg, folder):
     cfg.train_dataloader.dataset.metainfo.classes = ('a', 'b', 'c', 'd')
+
+
+@seeded('data-unreadable')
+def dataloader_with_an_option_that_does_not_fit(cfg, folder):
+    cfg.train_dataloader.persistent_workers = True  # needs workers
+
+
+@seeded('data-unreadable')
+def no_training_data(cfg, folder):
+    cfg.train_dataloader = None
 
 
 @seeded('step-failed')
