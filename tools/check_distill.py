@@ -17,7 +17,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from mmrkd.doctor import examine  # noqa: E402
 from mmrkd.doctor.examination import quiet  # noqa: E402
 from mmrkd.doctor.report import Report  # noqa: E402
-from mmrkd.engine.compose import add_compose_arguments, compose_from_arguments  # noqa: E402
+from mmrkd.engine.compose import add_compose_arguments  # noqa: E402
 from mmrkd.engine.launch import add_common_arguments, apply_arguments, read_config, report_errors  # noqa: E402
 
 
@@ -38,9 +38,8 @@ def main() -> None:
     warnings.simplefilter('ignore')
     report, cfg = Report(args.ignore), None
     with quiet(), report.expecting('config-unreadable'):
-        plain = read_config(args.config)
+        read_config(args.config)
         with report.expecting('command-line', FileNotFoundError='teacher-config'):
-            compose_from_arguments(plain, args)
             cfg = apply_arguments(args)
     if cfg is not None:
         report = examine(cfg, args.images, args.ignore)

@@ -55,7 +55,7 @@ class CheckHook(Hook):
             for name, value in teacher.named_buffers():  # losses such as GHM count in buffers
                 value.copy_(buffers[name])
         if report.faults:
-            raise FaultError(report.problems)
+            raise FaultError(f'{report.problems}\n(--ignore NAME accepts a problem, --no-check skips the check)')
         print_log(f'pre-flight check (--no-check skips it)\n{report}', 'current')
         self.passed = True
 

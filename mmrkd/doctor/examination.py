@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.construction import build_distiller
 from mmrkd.doctor.report import Report
-from mmrkd.doctor.samples import build_datasets, small_loader, spread
+from mmrkd.doctor.samples import build_datasets, has_content, small_loader, spread
 from mmrkd.doctor.settings import (
     build_optimizer,
     examine_classes,
@@ -83,9 +83,11 @@ def examine_run(
         images: Validation images for the teacher.
         thorough: See :func:`mmrkd.doctor.trial.try_batch`.
     """
-    _describe(distiller, report)
-    examine_distiller(distiller, cfg.model.get('methods') or [], report)
-    examine_classes(distiller, datasets, report)
+    with report.expecting('build-failed'):
+        _describe(distiller, report)
+        examine_distiller(distiller, cfg.model.get('methods') or [], report)
+        datasets = {name: dataset for name, dataset in datasets.items() if has_content(name, dataset, report)}
+        examine_classes(distiller, datasets, report)
     if any(fault.name in ('class-count', 'teacher-nan', 'batch-size') for fault in report.faults):
         return  # what follows would fail for the same reason
     if 'train_dataloader' in datasets:

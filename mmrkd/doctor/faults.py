@@ -16,7 +16,7 @@ FAULTS: dict[str, Entry] = {
         'Correct the path; a config of a library is written mmdet::retinanet/retinanet_r18_fpn_1x_coco.py.',
     ),
     'command-line': Entry(
-        '--teacher, --teacher-ckpt and --method do not make a distillation of this config.',
+        '--teacher, --teacher-ckpt and --method do not make a distillation of this config, or --cfg-options fail.',
         'Give all three with a plain config, or none of them with a distillation config.',
     ),
     'not-a-distillation': Entry(

@@ -20,7 +20,7 @@ LOOKED_AT = 64
 
 
 def build_datasets(cfg: Config, report: Report) -> dict[str, Dataset]:
-    """Builds the datasets of training and validation, and reports what is missing or broken in them."""
+    """Builds the datasets of training and validation, and reports what is missing or cannot be read."""
     missing: list[tuple[str, str, str]] = []
     with report.expecting('data-unreadable'):
         if not cfg.get('train_dataloader'):
@@ -45,7 +45,7 @@ def build_datasets(cfg: Config, report: Report) -> dict[str, Dataset]:
                     if 'need at least one array' not in str(error):  # what numpy says when mmengine packs no image
                         raise
                     report.fault('empty-data', f'{name}: the dataset is empty')
-    return {name: dataset for name, dataset in datasets.items() if _has_content(name, dataset, report)}
+    return datasets
 
 
 def _build(cfg: dict) -> Dataset:
@@ -55,7 +55,8 @@ def _build(cfg: dict) -> Dataset:
     return dataset
 
 
-def _has_content(name: str, dataset: Dataset, report: Report) -> bool:
+def has_content(name: str, dataset: Dataset, report: Report) -> bool:
+    """Whether a dataset has images and, as far as it says so, objects; reports it if not."""
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     hint = f'; its classes are {tuple(classes)[:10]}' if classes else ''
     if len(dataset) == 0:

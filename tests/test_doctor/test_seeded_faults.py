@@ -458,6 +458,7 @@ def test_a_mistake_has_its_name(mistake, healthy, tmp_path):
     'mistake',
     [
         annotation_file_that_is_not_there,
+        class_names_that_the_annotations_do_not_have,
         learning_rate_that_is_nan,
         misspelt_tap,
         permuted_class_names,
