@@ -4,12 +4,13 @@ import json
 import os.path as osp
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any, Optional
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATASETS, FUNCTIONS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -40,7 +41,7 @@ def build_datasets(cfg: Config, report: Report) -> dict[str, Dataset]:
                     dataset = _build(cfg[name].dataset)
                     datasets[name] = dataset
                     if not any(fault.name == 'batch-size' for fault in report.faults):
-                        Runner.build_dataloader({**cfg[name], 'dataset': _subset(dataset, [0])})  # starts no worker
+                        Runner.build_dataloader({**cfg[name], 'dataset': dataset})  # starts no worker
                 except ValueError as error:
                     if 'need at least one array' not in str(error):  # what numpy says when mmengine packs no image
                         raise
@@ -84,13 +85,19 @@ def small_loader(dataset: Dataset, indices: Sequence[int], cfg: dict) -> DataLoa
 
     The dataset is copied as far as its pipeline reaches, since pipelines may keep state (a cache of mosaics).
     """
-    kept = {key: cfg[key] for key in ('batch_size', 'collate_fn') if cfg.get(key) is not None}
-    sampler = dict(type='DefaultSampler', shuffle=False)
-    return Runner.build_dataloader({**kept, 'num_workers': 0, 'sampler': sampler, 'dataset': _subset(dataset, indices)})
+    collate = dict(cfg.get('collate_fn') or dict(type='pseudo_collate'))
+    name = collate.pop('type')
+    function = FUNCTIONS.get(name) if isinstance(name, str) else name
+    subset = Subset(_copied(dataset), indices)
+    sampler = DefaultSampler(subset, shuffle=False, seed=0)
+    return DataLoader(subset, cfg.get('batch_size', 1), sampler=sampler, collate_fn=partial(function, **collate))
 
 
-def _subset(dataset: Dataset, indices: Sequence[int]) -> Dataset:
-    return dataset.get_subset(list(indices)) if isinstance(dataset, BaseDataset) else deepcopy(Subset(dataset, indices))
+def _copied(dataset: Dataset) -> Dataset:
+    """Copies a dataset, but not its annotations."""
+    # Not BaseDataset.get_subset: in mmengine 0.10.7 its copies can be those of an earlier dataset.
+    annotations = [getattr(dataset, name, None) for name in ('data_bytes', 'data_address', 'data_list')]
+    return deepcopy(dataset, {id(part): part for part in annotations if part is not None})
 
 
 def restricted_evaluator(cfg: Any, dataset: Dataset, indices: Sequence[int], folder: str) -> tuple[list[dict], bool]:
