@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
 from torch.utils.data import Dataset
 
 from mmrkd.doctor.construction import build_distiller
@@ -49,7 +50,8 @@ def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = (
         return report
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     cfg = Config(deepcopy(cfg._cfg_dict))
-    with quiet():
+    with quiet(), untouched_randomness():
+        set_random_seed((cfg.get('randomness') or {}).get('seed') or 0)
         with report.expecting('config-unreadable'):
             examine_settings(cfg, report)
         distiller, datasets = build_distiller(cfg, report), build_datasets(cfg, report)
