@@ -91,7 +91,9 @@ def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=False) if allow_pickle else _read_safely(path)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler' in line), str(error))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        start = next((i for i, line in enumerate(lines) if 'WeightsUnpickler' in line), 0)
+        reason = ' '.join(lines[start : start + 2])
         raise ValueError(
             f'{path!r} was not loaded: it is no checkpoint, or it holds objects that would run code when they are '
             'unpickled. If you trust where it comes from, set allow_pickle=True (the tools: --allow-pickle). '

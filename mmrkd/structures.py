@@ -62,11 +62,15 @@ class LevelMatch:
         return len(self.pairs) == len(self.teacher_levels)
 
 
+class NoCommonStride(ValueError):
+    """Student and teacher have no feature level that can be compared."""
+
+
 def match_levels(student: Sequence[Level], teacher: Sequence[Level]) -> LevelMatch:
     """Matches the levels of two models by stride.
 
     Raises:
-        ValueError: The models have no stride in common.
+        NoCommonStride: The models have no stride in common.
     """
     free = dict(reversed([(level.stride, index) for index, level in enumerate(teacher)]))
     pairs = []
@@ -74,7 +78,7 @@ def match_levels(student: Sequence[Level], teacher: Sequence[Level]) -> LevelMat
         if level.stride in free:
             pairs.append((index, free.pop(level.stride)))
     if not pairs:
-        raise ValueError(
+        raise NoCommonStride(
             'student and teacher have no feature level with the same stride: the student has '
             f'[{"; ".join(map(str, student))}], the teacher has [{"; ".join(map(str, teacher))}]. '
             'Choose necks whose levels overlap, or change start_level / out_indices of one of them.'

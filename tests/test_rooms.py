@@ -16,9 +16,8 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-MODELS = PARTS | {
-    f'mmrkd.models.{room}' for room in ('heads', 'input_converter', 'teacher', 'methods', 'loss_guard', 'distiller')
-}
+ROOMS = ('heads', 'input_converter', 'teacher', 'methods', 'inheritance', 'loss_guard', 'distiller')
+MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
 ALLOWED = {
     **{room: GROUND - {room} for room in GROUND},
@@ -30,8 +29,9 @@ ALLOWED = {
     'mmrkd.models.heads': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher'},
     'mmrkd.models.methods': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.heads'},
     'mmrkd.models.loss_guard': set(),
+    'mmrkd.models.inheritance': GROUND,
     'mmrkd.models.distiller': GROUND
-    | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.methods', 'mmrkd.models.loss_guard'},
+    | {'mmrkd.adapters', *(f'mmrkd.models.{room}' for room in ('teacher', 'methods', 'inheritance', 'loss_guard'))},
     'mmrkd.models': MODELS,
     'mmrkd.export': BELOW,
     'mmrkd.engine': BELOW | {'mmrkd.export'},

@@ -9,12 +9,13 @@ from typing import Any, Callable
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.hub import get_config
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from mmrkd.engine.compose import compose_from_arguments
 from mmrkd.engine.prepare import prepare_config
 from mmrkd.engine.resume import settle_checkpoint
+from mmrkd.models.teacher import read_config_file
 
 MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
 - a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
@@ -38,19 +39,24 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_config(path: str) -> Config:
     """Reads a config file, or one that a library ships (``mmdet::...``), and enters its scope."""
-    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    cfg = read_config_file(path)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Reads the config and applies the command line to it."""
+    """Reads the config, applies the command line to it and makes it ready to run."""
+    return prepare_config(apply_arguments(args))
+
+
+def apply_arguments(args: argparse.Namespace) -> Config:
+    """Reads the config and applies the command line to it; nothing is checked yet."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = read_config(args.config)
+    cfg = compose_from_arguments(read_config(args.config), args)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = (
-        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
     )
     if getattr(args, 'amp', False):
         _enable_amp(cfg)
@@ -65,7 +71,7 @@ def load_config(args: argparse.Namespace) -> Config:
         unused = cfg.get('find_unused_parameters', False)
         wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
         cfg.model_wrapper_cfg = {'device_ids': None, **(cfg.get('model_wrapper_cfg') or wrapper)}
-    return prepare_config(cfg)
+    return cfg
 
 
 def _enable_amp(cfg: Config) -> None:

@@ -62,7 +62,7 @@ def check_data(cfg: Config) -> None:
     Raises:
         FileNotFoundError: Something is missing.
     """
-    missing = [f'{where}: {path}' for where, path in _data_paths(cfg) if '://' not in path and not osp.exists(path)]
+    missing = [f'{where}: {path}' for where, path, _ in missing_data(cfg)]
     if missing:
         raise FileNotFoundError(
             'the data of this config is not there:\n  '
@@ -72,7 +72,12 @@ def check_data(cfg: Config) -> None:
         )
 
 
-def _data_paths(cfg: Config) -> Iterator[tuple[str, str]]:
+def missing_data(cfg: Config) -> list[tuple[str, str, str]]:
+    """Returns ``(dataloader, path, 'annotations' or 'images')`` for each local file or folder that is not there."""
+    return [found for found in _data_paths(cfg) if '://' not in found[1] and not osp.exists(found[1])]
+
+
+def _data_paths(cfg: Config) -> Iterator[tuple[str, str, str]]:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for dataset in _datasets((cfg.get(name) or {}).get('dataset') or {}):
             if dataset.get('type') in SELF_FETCHED:
@@ -81,11 +86,11 @@ def _data_paths(cfg: Config) -> Iterator[tuple[str, str]]:
                 continue
             root = dataset.get('data_root') or ''
             if dataset.get('ann_file'):
-                yield name, osp.join(root, dataset['ann_file'])
+                yield name, osp.join(root, dataset['ann_file']), 'annotations'
             prefix = dataset.get('data_prefix') or ''
             for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
                 if isinstance(folder, str) and (root or folder):
-                    yield name, osp.join(root, folder)
+                    yield name, osp.join(root, folder), 'images'
 
 
 def _datasets(dataset: dict) -> list[dict]:

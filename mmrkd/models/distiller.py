@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter, build_adapter
+from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DistillMethod, Pair
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
@@ -57,6 +58,8 @@ class Distiller(BaseModel):
         data_preprocessor: The student's, where its config has none of its own. A runner hands over the one that
             mmpretrain's configs keep beside the model.
         on_nonfinite: What a loss term that is NaN or infinite does: ``'stop'`` or ``'skip'``, see :class:`LossGuard`.
+        init_student: Parts that start from the teacher's weights where name and shape agree, such as ``'neck,head'``,
+            see :func:`mmrkd.models.inheritance.inherit_weights`. Defaults to none.
 
     Raises:
         ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
@@ -70,6 +73,7 @@ class Distiller(BaseModel):
         variant: str = 'student',
         data_preprocessor: Optional[dict] = None,
         on_nonfinite: str = 'stop',
+        init_student: Union[str, Sequence[str]] = (),
     ) -> None:
         student = load_model_config(student)
         if data_preprocessor is not None:
@@ -78,6 +82,8 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student
         self.adapter: ModelAdapter = build_adapter(student)
+        check_parts(student, init_student)
+        self.init_student, self.inherited = init_student, ''
         with isolated_rng():
             self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(**teacher)
             self.teacher.follow(student)
@@ -105,8 +111,11 @@ class Distiller(BaseModel):
         return match
 
     def init_weights(self) -> None:
-        """Initialises the student exactly as the plain run would, then what the methods train."""
+        """Initialises the student as the plain run would, then what it inherits and what the methods train."""
         self.student.init_weights()
+        if self.init_student:
+            self.inherited = inherit_weights(self.student, self.teacher.model, self.init_student)
+            print_log(f'init_student, from the teacher: {self.inherited}', 'current')
         with isolated_rng():
             for method in self.methods:
                 method.init_weights()

@@ -18,6 +18,21 @@ from mmrkd.models.input_converter import InputConverter
 from mmrkd.registry import MODELS
 
 
+def read_config_file(path: str) -> Config:
+    """Reads a config file, or one that a library ships (``'mmdet::...'``, ``'mmpretrain::...'``).
+
+    Raises:
+        FileNotFoundError: It, or a config that it inherits from, is not there.
+        ValueError: It is no valid config.
+    """
+    try:
+        return get_config(path) if '::' in path else Config.fromfile(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise ValueError(f'the config {path!r} cannot be read. {type(error).__name__}: {error}') from error
+
+
 def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
     """Returns the model part of a config, with the registry scope that its types belong to.
 
@@ -28,7 +43,7 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
         ValueError: There is no model in it.
     """
     if isinstance(cfg, str):
-        cfg = get_config(cfg) if '::' in cfg else Config.fromfile(cfg)
+        cfg = read_config_file(cfg)
     scope = cfg.get('default_scope')
     model = cfg.get('model', cfg)
     if 'type' not in model:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook, prepare_config
-from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
+from mmrkd.testing import build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 
 PREFIXES = ('', 'bridge/', 'teacher/')
 ROOT = Path(__file__).resolve().parents[2]
@@ -399,3 +399,13 @@ class TestHooksAlone:
         assert get_priority(MergeCheckpointHook.priority) < get_priority(EMAHook.priority)
         assert get_priority(EMAHook.priority) < get_priority(SplitCheckpointHook.priority)
         assert issubclass(MergeCheckpointHook, Hook)
+
+
+def test_moving_averages_start_from_what_the_student_inherits(run_cfg, train, tmp_path):
+    """EMAHook copies the model before its weights are initialised."""
+    cfg = run_cfg(tmp_path, ema=True, **{'model.methods': [], 'optim_wrapper.optimizer.lr': 0.0})
+    cfg.model.teacher = save_random_teacher(tiny_classifier(), tmp_path, seed=8)
+    cfg.model.init_student = 'head'
+    runner = train(cfg)
+    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook').ema_model.module
+    assert torch.equal(ema.student.head.fc.weight, runner.model.teacher.model.head.fc.weight)

@@ -222,7 +222,7 @@ class TestReportErrors:
             timeout=120,
         )
         assert result.returncode == 1
-        message = result.stderr[result.stderr.index('FileNotFoundError') :]
-        assert 'train_dataloader: nowhere.json' in message
+        message = result.stderr[result.stderr.index('FaultError') :]
+        assert '[missing-annotations] train_dataloader: nowhere.json' in message
         assert 'Traceback' not in result.stderr
         assert not (tmp_path / 'work_dirs').exists()

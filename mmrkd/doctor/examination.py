@@ -1,0 +1,167 @@
+"""The pre-flight check: everything that can be known about a distillation before it is trained."""
+
+import contextlib
+import io
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from typing import Optional
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from torch.utils.data import Dataset
+
+from mmrkd.doctor.construction import build_distiller
+from mmrkd.doctor.report import Report
+from mmrkd.doctor.samples import build_datasets, has_content, small_loader, spread
+from mmrkd.doctor.settings import (
+    build_optimizer,
+    examine_classes,
+    examine_distiller,
+    examine_optimizer,
+    examine_settings,
+)
+from mmrkd.doctor.trial import score_teacher, try_batch
+from mmrkd.engine.prepare import is_distillation
+from mmrkd.models import Distiller
+
+
+def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = ()) -> Report:
+    """Builds everything that a training needs, tries one step and evaluates the teacher on a few images.
+
+    Args:
+        cfg: A distillation config, not prepared (its data may be missing). Not changed.
+        images: Validation images, see :func:`mmrkd.doctor.trial.score_teacher`.
+        ignore: Names of faults to accept.
+
+    Returns:
+        What was found; nothing is raised for what is wrong with the config.
+    """
+    report = Report(ignore)
+    if not is_distillation(cfg):
+        report.fault('not-a-distillation', f'the model is a {cfg.get("model", {}).get("type")}')
+        return report
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    cfg = Config(deepcopy(cfg._cfg_dict))
+    with quiet(), untouched_randomness():
+        set_random_seed((cfg.get('randomness') or {}).get('seed') or 0)
+        with report.expecting('config-unreadable'):
+            examine_settings(cfg, report)
+        distiller, datasets = build_distiller(cfg, report), build_datasets(cfg, report)
+        if distiller is None:
+            return report
+        with report.expecting('student-weights', InheritanceError='init-student'):
+            distiller.init_weights()
+        optimizer = build_optimizer(distiller, cfg, report)
+        if optimizer is not None:
+            examine_optimizer(distiller, optimizer, report)
+        distiller.to(get_device())
+        examine_run(distiller, datasets, cfg, report, images)
+    return report
+
+
+def examine_run(
+    distiller: Distiller,
+    datasets: dict[str, Dataset],
+    cfg: Config,
+    report: Report,
+    images: Optional[int] = None,
+    thorough: bool = True,
+) -> None:
+    """Examines a distiller together with the data of its run.
+
+    Args:
+        distiller: Its student and methods are changed: give a copy of one that is still to be trained.
+        datasets: ``train_dataloader`` and ``val_dataloader``, or what there is of them.
+        cfg: Config of the run.
+        report: Receives what is found.
+        images: Validation images for the teacher.
+        thorough: See :func:`mmrkd.doctor.trial.try_batch`.
+    """
+    with report.expecting('build-failed'):
+        _describe(distiller, report)
+        examine_distiller(distiller, cfg.model.get('methods') or [], report)
+        datasets = {name: dataset for name, dataset in datasets.items() if has_content(name, dataset, report)}
+        examine_classes(distiller, datasets, report)
+    if any(fault.name in ('class-count', 'teacher-nan', 'batch-size') for fault in report.faults):
+        return  # what follows would fail for the same reason
+    if 'train_dataloader' in datasets:
+        batch = None
+        dataset, loader = datasets['train_dataloader'], cfg.train_dataloader
+        wanted = loader.get('batch_size', 1) * get_world_size()
+        if loader.get('drop_last') and len(dataset) < wanted:
+            report.fault('batch-size', f'{len(dataset)} images for training give no batch of {wanted}')
+        with report.expecting('data-unreadable', FileNotFoundError='missing-images'):
+            indices = spread(len(dataset), wanted)
+            batch = next(iter(small_loader(dataset, indices, loader)))
+        if batch is not None:
+            try_batch(distiller, batch, report, thorough)
+    if not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
+        report.say('no val_dataloader or no val_evaluator: the teacher was not evaluated')
+    elif 'val_dataloader' in datasets:
+        score_teacher(distiller, datasets['val_dataloader'], cfg, images, report)
+
+
+def _describe(distiller: Distiller, report: Report) -> None:
+    for role, adapter in (('student', distiller.adapter), ('teacher', distiller.teacher.adapter)):
+        size, source = sum(p.numel() for p in adapter.model.parameters()) / 1e6, ''
+        if role == 'teacher':
+            source = f', all {len(adapter.model.state_dict())} keys loaded from {distiller.teacher.ckpt}'
+        report.say(
+            f'{role}: {type(adapter.model).__name__}, {size:.3f} M parameters, {adapter.num_classes} classes{source}'
+        )
+    report.say(f'classes of the teacher: {", ".join(distiller.teacher.classes or ["no names in its checkpoint"])}')
+    if distiller.inherited:
+        report.say(f'init_student: {distiller.inherited}')
+    _describe_wiring(distiller, report)
+
+
+def _describe_wiring(distiller: Distiller, report: Report) -> None:
+    match = distiller.match
+    rows = []
+    for s, t in match.pairs:
+        own, other = match.student_levels[s], match.teacher_levels[t]
+        rows.append((f'level {s}', str(own), f'level {t}', str(other), f'{own.channels} -> {other.channels}'))
+    for index, level in enumerate(match.teacher_levels):
+        if index not in [t for _, t in match.pairs]:
+            rows.append(('-', '', f'level {index}', str(level), 'not matched'))
+    for name, method in zip(distiller.names, distiller.methods):
+        for role, adapter, taps in (
+            ('student', distiller.adapter, method.student_taps),
+            ('teacher', distiller.teacher.adapter, method.teacher_taps),
+        ):
+            for tap, output in adapter.dry_run_taps(taps).items():
+                shape = str(tuple(output.shape)) if torch.is_tensor(output) else type(output).__name__
+                cells = (tap, shape, '', '') if role == 'student' else ('', '', tap, shape)
+                rows.append((*cells, f'tap of {name}'))
+    report.table('wiring:', ('student', '', 'teacher', '', 'projection'), rows)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what libraries print and log below an error."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Leaves the random state of Python, numpy and torch as it was."""
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+    random.setstate(python)
+    np.random.set_state(arrays)

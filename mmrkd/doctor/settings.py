@@ -1,0 +1,114 @@
+"""What can be judged without running anything: weights, classes, optimiser, sizes."""
+
+import math
+import numbers
+import os.path as osp
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch.utils.data import Dataset
+
+from mmrkd.doctor.report import Report
+from mmrkd.models import Distiller
+
+
+def examine_settings(cfg: Config, report: Report) -> None:
+    """Looks at the numbers in a config: weights of methods, batch size, learning rate."""
+    methods = cfg.model.get('methods') or []
+    if not isinstance(methods, list) or not all(isinstance(method, dict) for method in methods):
+        report.fault('method-argument', f'methods: expected a list [dict(type=...)], found {methods}')
+        methods = []
+    for method in methods:
+        for name, value in _weights(method):
+            if not math.isfinite(value) or value < 0:
+                report.fault('bad-weight', f'{method.get("type")}: {name}={value}, expected a number of 0 or more')
+    size = (cfg.get('train_dataloader') or {}).get('batch_size', 1)
+    if not isinstance(size, numbers.Integral) or size < 1:
+        report.fault('batch-size', f'train_dataloader.batch_size: expected a whole number of at least 1, found {size}')
+    start = cfg.get('load_from')
+    if start and '://' not in start and not osp.exists(start):
+        report.fault('student-weights', f'load_from: {start} is not there')
+    rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    if isinstance(rate, numbers.Real) and not (math.isfinite(rate) and rate > 0):
+        report.fault('learning-rate', f'optim_wrapper.optimizer.lr: expected a number above 0, found {rate}')
+
+
+def examine_distiller(distiller: Distiller, methods: list[dict], report: Report) -> None:
+    """Looks at a distiller that was built: teacher, what is trained, which terms are there.
+
+    Args:
+        distiller: Is only read.
+        methods: The configs of its methods.
+        report: Receives faults.
+    """
+    teacher = distiller.teacher.model
+    broken = [k for k, v in teacher.state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:
+        report.fault(
+            'teacher-nan', f'{len(broken)} weights of the teacher are NaN or infinite: {", ".join(broken[:6])}'
+        )
+    if not any(p.requires_grad for p in distiller.student.parameters()):
+        report.fault('student-frozen', 'no parameter of the student requires a gradient')
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (distiller.student, teacher)]
+    if sizes[1] < sizes[0]:
+        report.fault('swapped', f'the teacher has {sizes[1]:,} parameters, fewer than the student with {sizes[0]:,}')
+    if not len(distiller.methods):
+        report.fault('no-method', 'methods is empty')
+    for name, method, cfg in zip(distiller.names, distiller.methods, methods):
+        dropped = [key for key, value in _weights(cfg) if value > 0 and getattr(method, key, value) == 0]
+        if dropped:
+            report.fault('heads-differ', f'{name}: {", ".join(dropped)} was switched off: the two heads do not line up')
+        elif not method.active:
+            report.fault('zero-weight', f'{name}: every weight is 0, so neither the method nor the teacher is run')
+
+
+def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: Report) -> None:
+    """Compares the classes of the data with those of the student and, by name, with the teacher's."""
+    for where, dataset in datasets.items():
+        names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        count, found = distiller.adapter.num_classes, distiller.teacher.classes
+        if names is None or isinstance(names, str):
+            continue
+        if count is not None and len(names) != count:
+            report.fault(
+                'class-count', f'{where} has {len(names)} classes, the head of the student num_classes={count}'
+            )
+        elif found is not None and tuple(found) != tuple(names):
+            report.fault('class-names', f'{where} has {tuple(names)}, the teacher was trained for {tuple(found)}')
+
+
+def build_optimizer(distiller: Distiller, cfg: Config, report: Report) -> Optional[OptimWrapper]:
+    """Builds the optimiser of a config, or says why it cannot be built."""
+    with report.expecting('optimizer'):
+        if not cfg.get('optim_wrapper'):
+            raise ValueError('the config has no optim_wrapper')
+        return build_optim_wrapper(distiller, cfg.optim_wrapper)
+    return None
+
+
+def examine_optimizer(distiller: Distiller, optimizer: OptimWrapper, report: Report) -> None:
+    """Looks whether an optimiser moves the student."""
+    own = {id(p) for p in distiller.student.parameters() if p.requires_grad}
+    if not own or any(fault.name == 'learning-rate' for fault in report.faults):
+        return  # said already
+    groups = optimizer.param_groups
+    if isinstance(groups, dict):  # several optimisers
+        groups = [group for part in groups.values() for group in part]
+    if not any(id(p) in own for group in groups if group.get('initial_lr', group['lr']) > 0 for p in group['params']):
+        report.fault('nothing-trained', f'none of the {len(own)} parameters of the student has a learning rate above 0')
+
+
+def _weights(method: dict) -> Iterator[tuple[str, float]]:
+    """Numbers in a method's config that are weights by their name: ``w_feat``, ``loss_weight``, ``branch_weights``."""
+    for key, value in method.items():
+        if key.startswith('w_') or 'weight' in key:
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if _is_number(number):
+                    yield key, number
+
+
+def _is_number(value: Optional[Any]) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

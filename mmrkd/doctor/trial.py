@@ -1,0 +1,157 @@
+"""One training step and one small evaluation, on a copy of the distiller."""
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmrkd.doctor.report import Report
+from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
+from mmrkd.models import Distiller
+
+HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
+LOWEST_AP = 0.01
+
+
+def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool = True) -> None:
+    """Computes the losses of one batch, with their gradients on the student.
+
+    Args:
+        distiller: A copy; its buffers change.
+        batch: What a dataloader gives.
+        report: Receives a table of the terms, and faults.
+        thorough: Whether each term is differentiated by itself, and time and memory are measured.
+    """
+    distiller.train()
+    with report.expecting('step-failed'):
+        data = distiller.data_preprocessor(batch, True)
+        kept: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):
+            terms = {k: _scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k}
+        parameters = [p for p in distiller.student.parameters() if p.requires_grad]
+        norms = _gradient_norms(terms, parameters, distiller.names, thorough)
+        _judge_terms(terms, norms, distiller, report)
+        if thorough:
+            _estimate(distiller, data, kept, report)
+
+
+def _gradient_norms(
+    terms: dict[str, Tensor], parameters: list[Tensor], methods: Sequence[str], thorough: bool
+) -> dict[str, float]:
+    """Norm of the gradient on the student for each term, or only for the sum of the terms of each method."""
+    groups = {name: [value] for name, value in terms.items()}
+    if not thorough:
+        groups = {m: [v for k, v in terms.items() if k.startswith(f'{m}.')] for m in methods}
+    norms = {}
+    for name, values in groups.items():
+        total = sum(values, torch.zeros(()).to(parameters[0]) if parameters else torch.zeros(()))
+        if not total.requires_grad or not parameters:
+            norms[name] = 0.0
+            continue
+        grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = math.sqrt(sum(float(g.float().square().sum()) for g in grads if g is not None))
+    return norms
+
+
+def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: Distiller, report: Report) -> None:
+    values = {name: float(value) for name, value in terms.items()}
+    total = sum(values.values())
+    header = ['term', 'value', 'share', 'gradient norm on the student']
+    rows = [[name, f'{value:.4g}', f'{value / total:.1%}' if total else '-'] for name, value in values.items()]
+    if norms.keys() == terms.keys():
+        rows = [[*row, f'{norms[row[0]]:.3g}'] for row in rows]
+    report.table('losses of one batch:', header[: len(rows[0])], rows)
+    broken = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        report.fault('loss-not-finite', ', '.join(broken))
+        return
+    for name, method in zip(distiller.names, distiller.methods):
+        own = [norm for key, norm in norms.items() if key.split('.')[0] == name]
+        if method.active and own and not any(own) and any(p.requires_grad for p in distiller.student.parameters()):
+            report.fault('no-gradient', f'{name}: the gradient of all its terms on the student is 0')
+
+
+def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Report) -> None:
+    start = time.perf_counter()
+    sum(_scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k).backward()
+    if data['inputs'].is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    weights = [*distiller.parameters(), *distiller.buffers(), *distiller.teacher.model.state_dict().values()]
+    trained = sum(_bytes(p) for p in distiller.parameters() if p.requires_grad)
+    sizes = sum(map(_bytes, weights)) / 1e6, trained / 1e6, sum(kept.values()) / 1e6
+    report.say(
+        f'one step with {len(data["inputs"])} images {tuple(data["inputs"].shape[-2:])}: {seconds:.2f} s; memory about '
+        f'{sum(sizes) + sizes[1] * 2:.0f} MB (weights {sizes[0]:.0f}, gradients {sizes[1]:.0f}, optimiser up to '
+        f'{sizes[1] * 2:.0f}, kept for the backward pass {sizes[2]:.0f})'
+    )
+
+
+def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: Optional[int], report: Report) -> None:
+    """Evaluates the teacher on a few validation images, through the run's own pipeline and metric.
+
+    Args:
+        distiller: A copy.
+        dataset: Validation set.
+        cfg: Config of the run.
+        images: How many; ``None`` for 16, or 64 if they are to be classified, since each gives only right or wrong.
+        report: Receives the metric, and a fault if it is near zero.
+    """
+    if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
+        return
+    with report.expecting('evaluation-failed'), tempfile.TemporaryDirectory() as folder:
+        indices = spread(len(dataset), images or (64 if distiller.match.pooled else 16))
+        metrics, restricted = restricted_evaluator(cfg.val_evaluator, dataset, indices, folder)
+        evaluator = Evaluator(metrics)
+        evaluator.dataset_meta = dataset.metainfo
+        distiller.eval()
+        distiller.set_variant('teacher')
+        for batch in small_loader(dataset, indices, cfg.val_dataloader):
+            evaluator.process(data_samples=distiller.val_step(batch), data_batch=batch)
+        name, value = _headline(evaluator.evaluate(len(indices)))
+        report.say(f'the teacher on {len(indices)} validation images: {name} {value:.4g}')
+        lowest = lowest_metric(name, distiller.teacher.adapter.num_classes, len(indices)) if restricted else None
+        if value < 0:
+            report.say('  (negative: these images have no objects of its classes)')
+        elif lowest is not None and not value >= lowest:
+            report.fault(
+                'teacher-untrained', f'{name} is {value:.4g} on {len(indices)} images, expected more than {lowest:.4g}'
+            )
+
+
+def lowest_metric(name: str, classes: Optional[int], images: int) -> Optional[float]:
+    """Returns what a teacher must reach to be told from one that knows nothing; ``None`` if the metric is unknown.
+
+    Detection: an average precision of 0.01. Classification, in percent: chance, 1/K, plus two standard errors.
+    """
+    if name.endswith('top1') and classes:
+        return 100 * (1 / classes + 2 * math.sqrt((1 - 1 / classes) / classes / images))
+    return LOWEST_AP if name.endswith(('mAP', 'AP')) else None
+
+
+def _headline(metrics: dict[str, float]) -> tuple[str, float]:
+    names = [name for end in HEADLINES for name in metrics if name.endswith(end)]
+    name = [*names, *metrics][0]
+    return name, float(metrics[name])
+
+
+def _scalar(value: Any) -> Tensor:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return torch.stack([part.float().mean() for part in parts]).sum()
+
+
+def _count(tensor: Tensor, kept: dict[int, int]) -> Tensor:
+    if not isinstance(tensor, torch.nn.Parameter):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return tensor
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

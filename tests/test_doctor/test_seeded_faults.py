@@ -1,0 +1,481 @@
+"""Configs with one mistake each: the examination gives it its name, and says nothing else."""
+
+import json
+import os
+import pickle
+from copy import deepcopy
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS as MMENGINE_MODELS
+
+from mmrkd.doctor import FAULTS, FaultError, examine, train_checked
+from mmrkd.engine.compose import compose
+from mmrkd.models import DistillMethod
+from mmrkd.registry import MODELS
+from mmrkd.testing import save_random_teacher, tiny_classifier, tiny_retinanet
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDED = {}
+
+
+@MODELS.register_module(force=True)
+class MisspeltTap(DistillMethod):
+    """Wants what is not there."""
+
+    student_taps = ('backbone.layer5',)
+
+    def losses(self, student, teacher, samples):
+        return {}
+
+
+@MODELS.register_module(force=True)
+class Constant(DistillMethod):
+    """A term that teaches nothing."""
+
+    def losses(self, student, teacher, samples):
+        return {'loss_constant': student.feats[0].new_ones(())}
+
+
+def seeded(*names):
+    """Registers a function that makes one mistake in a config, and the names of the faults that it must give."""
+
+    def register(mistake):
+        SEEDED[mistake.__name__] = (mistake, set(names))
+        return mistake
+
+    return register
+
+
+def everywhere(cfg, change):
+    for name in ('train_dataloader', 'val_dataloader'):
+        change(cfg[name].dataset)
+
+
+@seeded('class-count')
+def student_with_other_classes(cfg, folder):
+    cfg.model.student.bbox_head.num_classes = 3
+    cfg.model.methods = [dict(type='mmrkd.ERA')]
+
+
+@seeded('class-count')
+def data_with_fewer_classes(cfg, folder):
+    everywhere(cfg, lambda data: data.update(metainfo=dict(classes=('shade 0', 'shade 1'))))
+
+
+@seeded('class-count')
+def teacher_checkpoint_of_other_classes(cfg, folder):
+    cfg.model.teacher.ckpt = save_random_teacher(tiny_retinanet(16, 24, num_classes=7), folder)['ckpt']
+
+
+@seeded('class-names')
+def permuted_class_names(cfg, folder):
+    everywhere(cfg, lambda data: data.update(metainfo=dict(classes=data.metainfo.classes[::-1])))
+
+
+@seeded('teacher-checkpoint-mismatch')
+def checkpoint_of_another_architecture(cfg, folder):
+    cfg.model.teacher.ckpt = save_random_teacher(tiny_classifier(), folder)['ckpt']
+
+
+@seeded('teacher-checkpoint-mismatch')
+def checkpoint_of_another_width(cfg, folder):
+    cfg.model.teacher.ckpt = save_random_teacher(tiny_retinanet(12, 24), folder)['ckpt']
+
+
+@seeded('teacher-checkpoint-unreadable')
+def truncated_checkpoint(cfg, folder):
+    content = Path(cfg.model.teacher.ckpt).read_bytes()
+    cfg.model.teacher.ckpt = str(folder / 'short.pth')
+    Path(cfg.model.teacher.ckpt).write_bytes(content[: len(content) // 2])
+
+
+@seeded('teacher-checkpoint-unreadable')
+def page_of_an_error_instead_of_a_checkpoint(cfg, folder):
+    cfg.model.teacher.ckpt = str(folder / 'page.pth')
+    Path(cfg.model.teacher.ckpt).write_text('<html>404</html>')
+
+
+@seeded('teacher-checkpoint-unreadable')
+def checkpoint_without_weights(cfg, folder):
+    cfg.model.teacher.ckpt = str(folder / 'empty.pth')
+    torch.save(dict(meta=dict(epoch=3)), cfg.model.teacher.ckpt)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ('it_ran',)
+
+
+@seeded('teacher-checkpoint-unsafe')
+def checkpoint_that_runs_code(cfg, folder):
+    cfg.model.teacher.ckpt = str(folder / 'evil.pth')
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=Evil()), cfg.model.teacher.ckpt)
+
+
+@seeded('teacher-checkpoint-unsafe')
+def pickle_that_runs_code(cfg, folder):
+    cfg.model.teacher.ckpt = str(folder / 'evil.pkl')
+    Path(cfg.model.teacher.ckpt).write_bytes(pickle.dumps(Evil()))
+
+
+@seeded('teacher-checkpoint-missing')
+def checkpoint_that_is_not_there(cfg, folder):
+    cfg.model.teacher.ckpt = 'nowhere.pth'
+
+
+@seeded('teacher-checkpoint-missing')
+def no_checkpoint(cfg, folder):
+    del cfg.model.teacher['ckpt']
+
+
+@seeded('teacher-nan')
+def teacher_with_nan(cfg, folder):
+    checkpoint = torch.load(cfg.model.teacher.ckpt)
+    checkpoint['state_dict']['neck.fpn_convs.0.conv.weight'][0, 0] = float('nan')
+    cfg.model.teacher.ckpt = str(folder / 'nan.pth')
+    torch.save(checkpoint, cfg.model.teacher.ckpt)
+
+
+@seeded('teacher-untrained')
+def teacher_that_was_never_trained(cfg, folder):
+    cfg.model.teacher.ckpt = save_random_teacher(tiny_retinanet(16, 24), folder)['ckpt']
+
+
+@seeded('swapped', 'teacher-untrained')
+def student_and_teacher_swapped(cfg, folder):
+    cfg.model.student, teacher = tiny_retinanet(16, 24), tiny_retinanet()
+    cfg.model.teacher = save_random_teacher(teacher, folder)
+
+
+@seeded('swapped')
+def configs_swapped_and_checkpoint_not(cfg, folder):
+    cfg.model.student, cfg.model.teacher.cfg = tiny_retinanet(16, 24), tiny_retinanet()
+
+
+@seeded('teacher-config')
+def teacher_config_that_is_not_there(cfg, folder):
+    cfg.model.teacher.cfg = 'nowhere.py'
+
+
+@seeded('teacher-config')
+def teacher_config_that_is_not_python(cfg, folder):
+    (folder / 'broken.py').write_text('model = dict(type=\n')
+    cfg.model.teacher.cfg = str(folder / 'broken.py')
+
+
+@seeded('teacher-config', 'teacher-checkpoint-missing')
+def no_teacher(cfg, folder):
+    del cfg.model['teacher']
+
+
+@seeded('kind-mismatch')
+def detector_that_learns_from_a_classifier(cfg, folder):
+    cfg.model.teacher = save_random_teacher(tiny_classifier(), folder)
+
+
+@seeded('student-config')
+def misspelt_backbone(cfg, folder):
+    cfg.model.student.backbone.type = 'ResNot'
+
+
+@seeded('student-config')
+def unknown_argument_of_the_student(cfg, folder):
+    cfg.model.student.neck.in_chanels = 3
+
+
+@seeded('student-kind')
+def student_that_is_a_backbone(cfg, folder):
+    cfg.model.student = dict(type='mmdet.ResNet', depth=18)
+
+
+@seeded('student-frozen')
+def student_frozen_all(cfg, folder):
+    base = MMENGINE_MODELS.get('mmdet.RetinaNet')
+
+    class FrozenRetinaNet(base):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.requires_grad_(False)
+
+    MMENGINE_MODELS.register_module(module=FrozenRetinaNet)
+    cfg.model.student.type = 'mmengine.FrozenRetinaNet'
+
+
+@seeded('init-student')
+def misspelt_part_to_inherit(cfg, folder):
+    cfg.model.init_student = 'nekc'
+
+
+@seeded('init-student')
+def part_to_inherit_of_other_shapes(cfg, folder):
+    cfg.model.init_student = 'neck'
+
+
+@seeded('student-weights')
+def pretrained_weights_that_are_not_there(cfg, folder):
+    cfg.model.student.backbone.init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
+
+
+@seeded('student-weights')
+def checkpoint_to_start_from_that_is_not_there(cfg, folder):
+    cfg.load_from = 'nowhere.pth'
+
+
+@seeded('no-common-stride')
+def stride_gap(cfg, folder):
+    cfg.model.student.neck.update(start_level=1, end_level=2, num_outs=2)
+    teacher = tiny_retinanet(16, 24)
+    teacher['neck'].update(start_level=3, num_outs=1)
+    cfg.model.teacher = save_random_teacher(teacher, folder)
+
+
+@seeded('tap-not-found')
+def misspelt_tap(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.MisspeltTap')]
+
+
+@seeded('method-unknown')
+def misspelt_method(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNet')]
+
+
+@seeded('method-argument')
+def misspelt_argument_of_a_method(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', w_faet=1.0)]
+
+
+@seeded('method-argument')
+def argument_out_of_range(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.ERA', tau=0)]
+
+
+@seeded('method-argument')
+def methods_that_are_no_list(cfg, folder):
+    cfg.model.methods = dict(type='mmrkd.FitNets')
+
+
+@seeded('teacher-config')
+def teacher_that_is_only_a_path(cfg, folder):
+    cfg.model.teacher = cfg.model.teacher.cfg
+
+
+@seeded('no-method')
+def no_method(cfg, folder):
+    cfg.model.methods = []
+
+
+@seeded('zero-weight')
+def zero_weight(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat=0.0)]
+
+
+@seeded('bad-weight')
+def negative_weight(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat=-1.0)]
+
+
+@seeded('heads-differ', 'teacher-untrained')
+def logits_of_heads_that_differ(cfg, folder):
+    teacher = tiny_retinanet(16, 24)
+    teacher['bbox_head']['anchor_generator']['ratios'] = [1.0]
+    cfg.model.teacher = save_random_teacher(teacher, folder)
+    cfg.model.methods = [dict(type='mmrkd.ERA', w_kd=1.0, w_twi=0.0)]
+
+
+@seeded('no-gradient')
+def method_without_a_gradient(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.Constant')]
+
+
+@seeded('loss-not-finite')
+def loss_that_overflows(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat=1e39)]
+
+
+@seeded('learning-rate')
+def learning_rate_that_is_nan(cfg, folder):
+    cfg.optim_wrapper.optimizer.lr = float('nan')
+
+
+@seeded('optimizer')
+def misspelt_optimiser(cfg, folder):
+    cfg.optim_wrapper.optimizer.type = 'SDG'
+
+
+@seeded('nothing-trained')
+def student_without_a_learning_rate(cfg, folder):
+    cfg.optim_wrapper.paramwise_cfg = dict(custom_keys={'student': dict(lr_mult=0.0)})
+
+
+@seeded('batch-size')
+def batch_of_no_image(cfg, folder):
+    cfg.train_dataloader.batch_size = 0
+
+
+@seeded('batch-size')
+def batch_larger_than_the_training_set(cfg, folder):
+    cfg.train_dataloader.update(batch_size=9, drop_last=True)
+
+
+@seeded('missing-annotations')
+def annotation_file_that_is_not_there(cfg, folder):
+    cfg.train_dataloader.dataset.ann_file = 'train.json'
+
+
+@seeded('missing-annotations')
+def annotation_file_of_the_metric_that_is_not_there(cfg, folder):
+    cfg.val_evaluator.ann_file = 'val.json'
+
+
+@seeded('missing-images')
+def folder_of_images_that_is_not_there(cfg, folder):
+    cfg.train_dataloader.dataset.data_prefix.img = 'pictures/'
+
+
+@seeded('missing-images')
+def images_that_are_not_there(cfg, folder):
+    (folder / 'empty').mkdir()
+    cfg.train_dataloader.dataset.data_prefix.img = str(folder / 'empty')
+
+
+@seeded('data-unreadable')
+def truncated_annotations(cfg, folder):
+    content = Path(cfg.val_evaluator.ann_file).read_text()
+    (folder / 'short.json').write_text(content[: len(content) // 2])
+    cfg.train_dataloader.dataset.ann_file = str(folder / 'short.json')
+
+
+@seeded('empty-data')
+def annotations_without_images(cfg, folder):
+    (folder / 'none.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[])))
+    cfg.train_dataloader.dataset.update(ann_file=str(folder / 'none.json'), serialize_data=True)
+
+
+@seeded('empty-data')
+def class_names_that_the_annotations_do_not_have(cfg, folder):
+    cfg.train_dataloader.dataset.metainfo.classes = ('a', 'b', 'c', 'd')
+
+
+@seeded('data-unreadable')
+def dataloader_with_an_option_that_does_not_fit(cfg, folder):
+    cfg.train_dataloader.persistent_workers = True  # needs workers
+
+
+@seeded('data-unreadable')
+def no_training_data(cfg, folder):
+    cfg.train_dataloader = None
+
+
+@seeded('step-failed')
+def training_without_annotations(cfg, folder):
+    cfg.train_dataloader.dataset.pipeline.pop(1)
+
+
+@seeded('evaluation-failed')
+def validation_without_the_scale(cfg, folder):
+    cfg.val_dataloader.dataset.pipeline[-1].meta_keys = ('img_id',)
+
+
+@seeded('not-a-distillation')
+def plain_config(cfg, folder):
+    cfg.model = cfg.model.student
+
+
+@pytest.fixture
+def healthy(squares, tmp_path, monkeypatch):
+    """A distillation in which nothing is wrong."""
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(Config.fromfile(squares.student), squares.teacher, squares.ckpt, ['fitnets'])
+    cfg = Config(deepcopy(cfg._cfg_dict))
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name, launcher='none'))
+    return cfg
+
+
+def test_a_healthy_config_has_no_fault(healthy):
+    report = examine(healthy)
+    assert not report.faults, str(report)
+    assert 'level 0  stride 8, 16ch   level 0  stride 8, 24ch   16 -> 24' in str(report)
+    assert 'the teacher on 8 validation images: coco/bbox_mAP 0.' in str(report)
+
+
+def test_a_classifier_is_examined_too(tmp_path, monkeypatch):
+    """The same images are in every class, so that any teacher is right in a quarter of them."""
+    monkeypatch.chdir(tmp_path)
+    for label in range(4):
+        for index in range(8):
+            pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            mmcv.imwrite(pixels, str(tmp_path / f'images/class {label}/{index}.png'))
+    loader = dict(
+        batch_size=8,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler'),
+        dataset=dict(
+            type='CustomDataset',
+            data_root=str(tmp_path / 'images'),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        ),
+    )
+    student = tiny_classifier()
+    cfg = Config(
+        dict(
+            model=dict(
+                type='mmrkd.Distiller',
+                student=student,
+                teacher=save_random_teacher(tiny_classifier(12), tmp_path),
+                methods=[dict(type='mmrkd.ERA')],
+            ),
+            data_preprocessor=student.pop('data_preprocessor'),
+            default_scope='mmpretrain',
+            train_dataloader=loader,
+            val_dataloader=loader,
+            val_evaluator=dict(type='Accuracy'),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        )
+    )
+    report = examine(cfg)
+    assert [fault.name for fault in report.faults] == ['teacher-untrained'], str(report)
+    assert 'the teacher on 32 validation images: accuracy/top1 25' in str(report)
+    assert 'level 0  pooled, 64 channels  level 0  pooled, 96 channels  64 -> 96' in str(report)
+
+
+@pytest.mark.parametrize('mistake', SEEDED)
+def test_a_mistake_has_its_name(mistake, healthy, tmp_path):
+    make, names = SEEDED[mistake]
+    make(healthy, tmp_path)
+    report = examine(healthy)
+    assert {fault.name for fault in report.faults} == names, str(report)
+    assert 'Traceback' not in str(report) and len(str(report)) < 6000
+    assert all(FAULTS[name].remedy in str(report) for name in names)
+    assert not os.path.exists('it_ran')
+
+
+@pytest.mark.parametrize(
+    'mistake',
+    [
+        annotation_file_that_is_not_there,
+        class_names_that_the_annotations_do_not_have,
+        learning_rate_that_is_nan,
+        misspelt_tap,
+        permuted_class_names,
+        student_frozen_all,
+        student_with_other_classes,
+        teacher_that_was_never_trained,
+        training_without_annotations,
+    ],
+)
+def test_a_training_does_not_begin_and_says_why(mistake, healthy, tmp_path):
+    mistake(healthy, tmp_path)
+    with pytest.raises(FaultError) as error:
+        train_checked(healthy)
+    assert str(error.value).startswith(f'[{min(SEEDED[mistake.__name__][1])}] ')
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+def test_every_fault_is_seeded():
+    named = {name for _, names in SEEDED.values() for name in names}
+    assert set(FAULTS) - named == {'config-unreadable', 'command-line', 'method-refused', 'build-failed'}
