@@ -64,9 +64,7 @@ def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str
     for variant in variants:
         prefix = '' if variant == 'student' else f'{variant}/'
         score = next((f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}{AP}', f'{prefix}{TOP1}')), '-')
-        if (
-            variant.split('.')[-1] == 'blend'
-        ):  # two models side by side: it costs the student and the integrated one together
+        if variant.split('.')[-1] == 'blend':  # two models side by side: it costs the student and the integrated one
             rows.append(f'| {variant} | {score} | student + integrated | | |')
             continue
         single = build_variant(cfg, model, variant) if isinstance(model, Distiller) else model

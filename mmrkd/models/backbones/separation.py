@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmrkd.models.backbones.residual_pair_backbone import ResidualPairBackbone, stage_shapes
-from mmrkd.models.backbones.widths import Widths
+from mmrkd.models.backbones.widths import Widths, constructor_arguments
 from mmrkd.registry import MODELS
 
 
@@ -157,4 +157,5 @@ def _from_scratch(backbone: dict) -> dict:
     print_log('separation: pretrained weights do not fit narrower copies, both parts start from scratch', 'current')
     for name in ('init_cfg', 'pretrained'):
         backbone.pop(name, None)
-    return {**backbone, **{k: v for k, v in dict(frozen_stages=-1, norm_eval=False).items() if k in backbone}}
+    taken = constructor_arguments(backbone)[1]  # some freeze by default
+    return {**backbone, **{k: v for k, v in dict(frozen_stages=-1, norm_eval=False).items() if k in taken}}

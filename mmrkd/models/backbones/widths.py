@@ -41,11 +41,7 @@ class Widths:
             KeyError: No library that is loaded knows the type.
             ValueError: It has no width argument that is known.
         """
-        with MODELS.switch_scope_and_registry(backbone.get('_scope_')) as registry:
-            kind = registry.get(backbone['type'])
-        if kind is None:
-            raise KeyError(f'no backbone of type {backbone["type"]!r}. Is default_scope that of its library?')
-        arguments = {**_defaults(kind), **backbone}
+        kind, arguments = constructor_arguments(backbone)
         for rule in (_regnet, _arch, _embed_dims, _widen_factor, _base_channels):
             found = rule(kind, arguments)
             if found is not None:
@@ -55,6 +51,19 @@ class Widths:
             f'{sorted(arguments.keys() - {"type"})}. Write two narrower backbones by hand and give them to '
             'mmrkd.ResidualPairBackbone.'
         )
+
+
+def constructor_arguments(backbone: dict) -> tuple[type, dict[str, Any]]:
+    """Returns the class of a backbone and all arguments of its constructor, given or default.
+
+    Raises:
+        KeyError: No library that is loaded knows the type.
+    """
+    with MODELS.switch_scope_and_registry(backbone.get('_scope_')) as registry:
+        kind = registry.get(backbone['type'])
+    if kind is None:
+        raise KeyError(f'no backbone of type {backbone["type"]!r}. Is default_scope that of its library?')
+    return kind, {**_defaults(kind), **backbone}
 
 
 def _defaults(kind: type) -> dict[str, Any]:
