@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
+from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import tap_outputs
 from mmrkd.structures import Features, Level
 
@@ -40,10 +41,17 @@ class ModelAdapter(ABC):
 
     Args:
         model: The wrapped model. It is not owned and not changed.
+
+    Attributes:
+        dry_sizes: Pixels of the blank square image of a dry run; the first size that the model can run on is taken.
     """
+
+    dry_sizes: tuple[int, ...] = (128, 320, 512)
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.dry_size = self.dry_sizes[0]
+        self._dry_feats: Any = None
 
     def extract(self, inputs: Tensor) -> Any:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
@@ -63,13 +71,19 @@ class ModelAdapter(ABC):
                 raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
         return tap_outputs(**{name: modules[name] for name in names})
 
-    @abstractmethod
     def features(self, feats: Any) -> Features:
-        """Returns the distillable features in ``feats``, finest first."""
+        """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
+        return tuple(tensors_in(feats))
 
-    @abstractmethod
     def replace(self, feats: Any, features: dict[int, Tensor]) -> Any:
         """Returns ``feats`` with some of its distillable features replaced (index in :meth:`features` -> tensor)."""
+        return with_tensors(feats, (features.get(index, f) for index, f in enumerate(tensors_in(feats))))
+
+    def assemble(self, features: dict[int, Tensor]) -> Any:
+        """Returns features, all of them, in the structure that the model's ``extract_feat`` gives."""
+        if self._dry_feats is None:
+            self.dry_run()
+        return self.replace(self._dry_feats, features)
 
     @property
     @abstractmethod
@@ -144,24 +158,55 @@ class ModelAdapter(ABC):
             for module in training:
                 module.training = True
 
-    def dry_run(self, size: int = 128) -> tuple[Any, dict[str, Any]]:
-        """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer."""
-        parameter = next(self.model.parameters())
-        with self.evaluating():
-            feats = self.extract(parameter.new_zeros(1, 3, size, size))
-            return feats, self.layout(feats)
+    def dry_run(self) -> tuple[Any, dict[str, Any]]:
+        """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer.
 
-    def dry_run_taps(self, names: Sequence[str], size: int = 128) -> dict[str, Any]:
+        Raises:
+            ValueError: The model runs on none of :attr:`dry_sizes`.
+        """
+        with self.evaluating():
+            self._dry_feats = self._first_features()
+            return self._dry_feats, self.layout(self._dry_feats)
+
+    def dry_run_taps(self, names: Sequence[str], size: Optional[int] = None) -> dict[str, Any]:
         """Returns what modules of the model give for one blank image. Changes no buffer."""
         with self.evaluating(), self.tapped(names) as taps:
-            self.extract(next(self.model.parameters()).new_zeros(1, 3, size, size))
+            self.extract(self._blank(size or self.dry_size))
         return taps
 
-    def levels(self, feats: Any, size: int = 128) -> tuple[Level, ...]:
-        """Describes the distillable features of a dry run with images of ``size`` pixels."""
-        return tuple(
-            Level(f.shape[1], None if f.dim() == 2 else _stride(size, f.shape[-1])) for f in self.features(feats)
+    def levels(self, feats: Any) -> tuple[Level, ...]:
+        """Describes the distillable features of a dry run.
+
+        Raises:
+            ValueError: A feature is neither a map nor a vector.
+        """
+        return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
+
+    def _first_features(self) -> Any:
+        """Some models have one input size of their own, others shrink a small image away."""
+        errors = {}
+        for size in self.dry_sizes:
+            try:
+                feats = self.extract(self._blank(size))
+            except (AssertionError, RuntimeError, ValueError) as error:
+                errors[size] = error
+            else:
+                self.dry_size = size
+                return feats
+        raise ValueError(f'{type(self.model).__name__} runs on a blank image of none of these sizes: {errors}')
+
+    def _blank(self, size: int) -> Tensor:
+        mean = getattr(self.model.data_preprocessor, 'mean', None)
+        return next(self.model.parameters()).new_zeros(1, 3 if mean is None else len(mean), size, size)
+
+
+def _level(feature: Tensor, size: int) -> Level:
+    if feature.dim() not in (2, 4):
+        raise ValueError(
+            f'a feature is a map (N, C, H, W) or a vector (N, C), but its shape is {tuple(feature.shape)}. For '
+            "a transformer that returns tokens (N, L, C), set its out_type to 'cls_token', 'avg_featmap' or 'featmap'"
         )
+    return Level(feature.shape[1], None if feature.dim() == 2 else _stride(size, feature.shape[-1]))
 
 
 def _stride(size: int, cells: int) -> int:

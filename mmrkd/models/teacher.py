@@ -52,19 +52,28 @@ class FrozenTeacher:
         cfg: Config of the teacher, see :func:`load_model_config`.
         ckpt: Checkpoint file or address. Loaded strictly.
         allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
+        input_size: ``(height, width)`` of the images that it runs on, where the student's have another size and only
+            pooled features are compared (a transformer for 224 pixels, a student for 32). Defaults to None: the
+            student's size.
 
     Raises:
         ValueError: No checkpoint is given, or it does not fit the config (keys and shapes are listed).
         FileNotFoundError: The checkpoint is not there.
     """
 
-    def __init__(self, cfg: Union[str, dict], ckpt: Optional[str] = None, allow_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        cfg: Union[str, dict],
+        ckpt: Optional[str] = None,
+        allow_pickle: bool = False,
+        input_size: Optional[Sequence[int]] = None,
+    ) -> None:
         if ckpt is None:
             raise ValueError(
                 'the teacher has no checkpoint: an untrained teacher only teaches noise. '
                 "Give one: teacher=dict(cfg=..., ckpt='teacher.pth')"
             )
-        self.ckpt = ckpt
+        self.ckpt, self.input_size = ckpt, input_size
         self.model: nn.Module = MODELS.build(load_model_config(cfg))
         checkpoint = load_checkpoint_file(ckpt, allow_pickle)
         load_strictly(self.model, checkpoint['state_dict'], f'teacher checkpoint {ckpt!r}')
@@ -76,7 +85,7 @@ class FrozenTeacher:
 
     def follow(self, student: nn.Module) -> None:
         """Learns how to make this teacher's input out of the student's (normalisation, channel order, padding)."""
-        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor)
+        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor, self.input_size)
 
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Any:

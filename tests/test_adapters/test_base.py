@@ -135,7 +135,5 @@ class TestTapped:
         assert model.training
 
     def test_where_no_name_is_near_the_parts_are_named(self):
-        with pytest.raises(
-            KeyError, match=r"'xyz'.*\['data_preprocessor', 'backbone', 'neck', 'bbox_head'\]"
-        ):
+        with pytest.raises(KeyError, match=r"'xyz'.*\['data_preprocessor', 'backbone', 'neck', 'bbox_head'\]"):
             build_adapter(build_model(tiny_retinanet())).tapped(['xyz'])

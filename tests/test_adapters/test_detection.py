@@ -200,7 +200,8 @@ class TestFeatures:
         replaced = adapter.replace((a, b, c), {1: new})
         assert isinstance(replaced, tuple)
         assert replaced[0] is a and replaced[1] is new and replaced[2] is c
-        assert adapter.replace([a, b], {}) == (a, b)
+        listed = adapter.replace([a, None, {'p': b}], {1: new})
+        assert isinstance(listed, list) and listed[0] is a and listed[1] is None and listed[2] == {'p': new}
 
     def test_replaced_features_are_what_the_head_sees(self):
         adapter = adapter_of(tiny_retinanet(), train=False)

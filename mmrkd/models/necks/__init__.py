@@ -2,5 +2,6 @@
 
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
+from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
 
-__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck']
+__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck', 'MultiWidthResidualNeck']
