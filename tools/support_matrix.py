@@ -18,12 +18,13 @@ from mmengine.utils import get_installed_path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmrkd.support import CLASSIFIERS, DETECTORS, render, try_config  # noqa: E402
+from mmrkd.support import render, stock_names, try_config  # noqa: E402
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', help='configs to try again, e.g. mmdet::atss/atss_r50_fpn_1x_coco.py')
+    parser.add_argument('names', nargs='*', help='only configs whose name begins so, e.g. mmdet::atss')
+    parser.add_argument('--again', action='store_true', help='try again what was tried before')
     parser.add_argument('--failed', action='store_true', help='try again what failed')
     parser.add_argument('--out', default=ROOT / 'docs' / 'support_matrix', type=Path, help='without .md and .json')
     parser.add_argument('--limit', default=150, type=int, help='CPU seconds for one config')
@@ -32,23 +33,16 @@ def main():
     MMLogger.get_current_instance().setLevel('ERROR')
     path = args.out.with_suffix('.json')
     results = json.loads(path.read_text()) if path.is_file() else {}
-    for name in names():
-        if args.names and name not in args.names:
+    for name in stock_names():
+        if args.names and not name.startswith(tuple(args.names)):
             continue
         failed = any(status == 'fails' for status, _ in results.get(name, {}).get('methods', {}).values())
-        if name not in results or name in args.names or (failed and args.failed):
+        if name not in results or args.again or (failed and args.failed):
             results[name] = try_in_time(name, args.limit)
             print(name, results[name]['features'], results[name]['methods'], flush=True)
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')
             args.out.with_suffix('.md').write_text(render(results))
-
-
-def names():
-    """Every config that has a row in the matrix."""
-    for library, table in (('mmdet', DETECTORS), ('mmpretrain', CLASSIFIERS)):
-        for folder, configs in table.items():
-            yield from (f'{library}::{folder}/{config}.py' for config in configs)
 
 
 def try_in_time(name, limit):

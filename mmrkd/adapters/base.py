@@ -43,7 +43,7 @@ class ModelAdapter(ABC):
         model: The wrapped model. It is not owned and not changed.
 
     Attributes:
-        dry_sizes: Pixels of the blank square image of a dry run; the first size that the model can run on is taken.
+        dry_sizes: Pixels of the blank square images of a dry run; the first size that the model can run on is taken.
     """
 
     dry_sizes: tuple[int, ...] = (128, 320, 512)
@@ -159,7 +159,7 @@ class ModelAdapter(ABC):
                 module.training = True
 
     def dry_run(self) -> tuple[Any, dict[str, Any]]:
-        """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer.
+        """Returns the features of two blank images and the :meth:`layout` of the head on them. Changes no buffer.
 
         Raises:
             ValueError: The model runs on none of :attr:`dry_sizes`.
@@ -187,7 +187,7 @@ class ModelAdapter(ABC):
         errors = {}
         for size in self.dry_sizes:
             try:
-                feats = self.extract(self._blank(size))
+                feats = self.extract(self._blank(size, 2))  # of one, LeNet would drop the batch dimension
             except (AssertionError, RuntimeError, ValueError) as error:
                 errors[size] = error
             else:
@@ -195,9 +195,9 @@ class ModelAdapter(ABC):
                 return feats
         raise ValueError(f'{type(self.model).__name__} runs on a blank image of none of these sizes: {errors}')
 
-    def _blank(self, size: int) -> Tensor:
+    def _blank(self, size: int, count: int = 1) -> Tensor:
         mean = getattr(self.model.data_preprocessor, 'mean', None)
-        return next(self.model.parameters()).new_zeros(1, 3 if mean is None else len(mean), size, size)
+        return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), size, size)
 
 
 def _level(feature: Tensor, size: int) -> Level:

@@ -54,8 +54,9 @@ class ClassificationAdapter(ModelAdapter):
 
     @property
     def num_classes(self) -> Optional[int]:
-        """Number of classes of the head, or of the backbone where that is the classifier (VGG)."""
-        return getattr(self.model.head, 'num_classes', None) or getattr(self.model.backbone, 'num_classes', None)
+        """Number of classes of the head, else of the backbone where that is the classifier (VGG), else of the data."""
+        parts = (self.model.head, getattr(self.model, 'backbone', None), self.model.data_preprocessor)
+        return next((part.num_classes for part in parts if getattr(part, 'num_classes', None)), None)
 
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from blended logits."""

@@ -1,5 +1,7 @@
 """Which stock configs stand for which model family, and why some folders of configs have none."""
 
+from collections.abc import Iterator
+
 # Folder of mmdet's configs -> configs to try, without the ending.
 DETECTORS = {
     'atss': ('atss_r50_fpn_1x_coco',),
@@ -193,3 +195,10 @@ CLASSIFIERS = {
     'wrn': ('wide-resnet50_8xb32_in1k',),
     'xcit': ('xcit-nano-12-p16_8xb128_in1k',),
 }
+
+
+def stock_names() -> Iterator[str]:
+    """Yields every config that has a row in the matrix, as ``'mmdet::folder/config.py'``."""
+    for library, table in (('mmdet', DETECTORS), ('mmpretrain', CLASSIFIERS)):
+        for folder, configs in table.items():
+            yield from (f'{library}::{folder}/{config}.py' for config in configs)

@@ -12,7 +12,7 @@ For each row the stock config is the teacher (random weights, loaded from a file
 (on ResNet-18 where it stands on ResNet-50, else the same config). Two training iterations and one prediction as each
 variant run on the CPU with generated images, boxes, masks and labels; all losses are finite, the student's backbone
 gets a gradient, and the teacher's weights and buffers hash to what they were. Only what costs time is smaller than in
-the stock config (images, proposals, queries), and no pretrained weights are downloaded.
+the stock config (images, proposals, queries; ERA has two small branches), and no pretrained weights are downloaded.
 
 *Features* are strides and channels of what the teacher gives to its head. `ERA` is ERA with TWI (and with the KL term
 on the head's outputs, unless a remark says that it is off because the heads have no dense classification grid);

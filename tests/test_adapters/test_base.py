@@ -7,6 +7,7 @@ from mmrkd.adapters import build_adapter
 from mmrkd.adapters.base import _stride, reuse_features
 from mmrkd.adapters.classification import ClassificationAdapter
 from mmrkd.adapters.detection import DetectionAdapter
+from mmrkd.structures import Level
 from mmrkd.testing import build_model, tiny_classifier, tiny_faster_rcnn, tiny_retinanet
 
 
@@ -93,6 +94,34 @@ class TestDryRun:
     def test_channels_and_strides(self, cfg, expected):
         adapter = build_adapter(build_model(cfg))
         assert [(level.channels, level.stride) for level in adapter.levels(adapter.dry_run()[0])] == expected
+
+    def test_the_first_size_that_the_model_runs_on_is_taken(self):
+        cfg = tiny_classifier()
+        arch = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
+        cfg['backbone'] = dict(type='SwinTransformer', arch=arch, img_size=224, window_size=7)  # wants 7 cells at least
+        cfg['head']['in_channels'] = 128
+        adapter = build_adapter(build_model(cfg))
+        assert adapter.levels(adapter.dry_run()[0]) == (Level(128, None),)
+        assert adapter.dry_size == 224
+
+    def test_a_model_that_runs_on_no_size_is_refused_with_its_errors(self):
+        adapter = build_adapter(build_model(tiny_classifier()))
+        adapter.dry_sizes = (0, -1)
+        with pytest.raises(ValueError, match='ImageClassifier runs on a blank image of none.*0: RuntimeError'):
+            adapter.dry_run()
+
+    def test_a_grey_model_gets_a_grey_image(self):
+        cfg = tiny_classifier()
+        cfg['data_preprocessor'].update(mean=[10.0], std=[1.0], to_rgb=False)
+        cfg['backbone']['in_channels'] = 1
+        adapter = build_adapter(build_model(cfg))
+        assert adapter.dry_run()[0][-1].shape == (2, 64)
+
+    def test_features_are_assembled_as_the_model_gives_them(self):
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        new = {i: torch.zeros(1, 16, 4 // 2**i, 4 // 2**i) for i in range(3)}
+        assembled = adapter.assemble(new)
+        assert isinstance(assembled, tuple) and all(f is new[i] for i, f in enumerate(assembled))
 
     def test_it_changes_nothing(self):
         model = build_model(tiny_retinanet())

@@ -69,6 +69,25 @@ def test_replace_keeps_the_structure(adapter):
     assert adapter.replace((first, last), {}) == (first, last)
 
 
+def test_several_features_of_the_last_stage(adapter):
+    first, token, distilled, new = (torch.full((2, 5), float(i)) for i in range(4))
+    feats = (first, (token, distilled))
+    assert [f is t for f, t in zip(adapter.features(feats), (token, distilled))] == [True, True]
+    replaced = adapter.replace(feats, {1: new})
+    assert replaced[0] is first and replaced[1][0] is token and replaced[1][1] is new
+
+
+def test_logits_of_two_classifiers_are_summed_as_they_predict(adapter):
+    first, second = torch.rand(2, NUM_CLASSES), torch.rand(2, NUM_CLASSES)
+    assert torch.equal(adapter.logits((first, second))[0], first + second)
+
+
+def test_classes_of_a_backbone_that_is_the_classifier(adapter):
+    adapter.model.head.num_classes = None
+    adapter.model.backbone.num_classes = 7
+    assert adapter.num_classes == 7
+
+
 def test_replaced_features_are_what_the_head_sees(adapter):
     feats = adapter.extract(torch.rand(2, 3, 32, 32))
     zeros = adapter.replace(feats, {0: torch.zeros_like(feats[-1])})
