@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Optional
 
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmrkd.adapters.structure import tensors_in, with_tensors
@@ -43,7 +44,8 @@ class ModelAdapter(ABC):
         model: The wrapped model. It is not owned and not changed.
 
     Attributes:
-        dry_sizes: Pixels of the blank square images of a dry run; the first size that the model can run on is taken.
+        dry_sizes: Pixels of the blank square images of a dry run. The first that the model can run on is taken: some
+            have one input size of their own, others shrink a small image away.
     """
 
     dry_sizes: tuple[int, ...] = (128, 320, 512)
@@ -134,7 +136,7 @@ class ModelAdapter(ABC):
         """
         taps = {} if self.head is None else {'head': self.head}  # Fast R-CNN has neither bbox_head nor rpn_head
         with reuse_features(self.model, feats), tap_outputs(**taps) as outputs:
-            losses = self.model.loss(inputs, samples)
+            losses = self.model.loss(inputs, [_copied(sample) for sample in samples])
         return losses, outputs.get('head')
 
     def judge(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
@@ -164,9 +166,18 @@ class ModelAdapter(ABC):
         Raises:
             ValueError: The model runs on none of :attr:`dry_sizes`.
         """
+        errors = {}
         with self.evaluating():
-            self._dry_feats = self._first_features()
-            return self._dry_feats, self.layout(self._dry_feats)
+            for size in self.dry_sizes:
+                try:
+                    feats = self.extract(self._blank(size, 2))  # of one, LeNet drops the batch dimension
+                    layout = self.layout(feats)
+                except (AssertionError, RuntimeError, ValueError) as error:
+                    errors[size] = error
+                else:
+                    self.dry_size, self._dry_feats = size, feats
+                    return feats, layout
+        raise ValueError(f'{type(self.model).__name__} runs on blank images of none of these sizes: {errors}')
 
     def dry_run_taps(self, names: Sequence[str], size: Optional[int] = None) -> dict[str, Any]:
         """Returns what modules of the model give for one blank image. Changes no buffer."""
@@ -182,22 +193,20 @@ class ModelAdapter(ABC):
         """
         return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
 
-    def _first_features(self) -> Any:
-        """Some models have one input size of their own, others shrink a small image away."""
-        errors = {}
-        for size in self.dry_sizes:
-            try:
-                feats = self.extract(self._blank(size, 2))  # of one, LeNet would drop the batch dimension
-            except (AssertionError, RuntimeError, ValueError) as error:
-                errors[size] = error
-            else:
-                self.dry_size = size
-                return feats
-        raise ValueError(f'{type(self.model).__name__} runs on a blank image of none of these sizes: {errors}')
-
     def _blank(self, size: int, count: int = 1) -> Tensor:
         mean = getattr(self.model.data_preprocessor, 'mean', None)
         return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), size, size)
+
+
+def _copied(sample: Any) -> Any:
+    """A sample that a loss may write into (RTMDet exchanges its masks): tensors are shared, containers are not."""
+    if not isinstance(sample, BaseDataElement):
+        return sample
+    copied = sample.clone()
+    for name, value in sample.items():
+        if isinstance(value, BaseDataElement):
+            copied.set_field(value.clone(), name)
+    return copied
 
 
 def _level(feature: Tensor, size: int) -> Level:

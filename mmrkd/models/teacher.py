@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Optional, Union
 
 import torch
@@ -30,7 +31,7 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
     model = cfg.get('model', cfg)
     if 'type' not in model:
         raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')
-    model = ConfigDict(model)
+    model = deepcopy(ConfigDict(model))  # some models write into their config while they are built
     if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it beside the model
         model.setdefault('data_preprocessor', cfg['data_preprocessor'])
     if scope is not None:

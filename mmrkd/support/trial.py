@@ -82,8 +82,7 @@ def lighten(cfg: ConfigDict) -> ConfigDict:
                 node[key] = min(node[key], most)
         if 'nms_pre' in node and 'max_per_img' in node:
             node['max_per_img'] = min(node['max_per_img'], 50)
-        if 'teacher_ckpt' in node:
-            node['teacher_ckpt'] = None
+        node.update({key: None for key in ('teacher_ckpt', 'pretrained') if key in node})
     return cfg
 
 
@@ -122,6 +121,9 @@ def generated_batch(adapter: ModelAdapter, size: int, seed: int) -> dict:
         mean = getattr(adapter.model.data_preprocessor, 'mean', None)
         return classification_batch(2, size, adapter.num_classes, seed, channels=3 if mean is None else len(mean))
     batch = annotated_batch(2, size, adapter.num_classes, seed)
+    if not any(hasattr(module, 'loss_mask') for module in adapter.model.modules()):
+        for sample in batch['data_samples']:
+            del sample.gt_instances.masks  # some detectors of boxes take masks for something else
     if getattr(adapter.model, 'rpn_head', None) is not None:
         for sample in batch['data_samples']:
             del sample.proposals  # a detector with an RPN would not use it
@@ -130,13 +132,17 @@ def generated_batch(adapter: ModelAdapter, size: int, seed: int) -> dict:
 
 def calibrate(adapter: ModelAdapter, size: int) -> None:
     """Gives norms the statistics of one batch: with those of a fresh model, deep ones overflow in evaluation mode."""
-    norms = [module for module in adapter.model.modules() if isinstance(module, _BatchNorm)]
+    inner = getattr(adapter.model, 'teacher_model', None)  # LD and LAD distil by themselves
+    bodies = [adapter.model] if inner is None else [adapter.model, inner]
+    norms = [module for body in bodies for module in body.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     inputs, _ = model_inputs(adapter.model, generated_batch(adapter, size, 0), training=False)
     with adapter.evaluating():
         for norm in norms:
             norm.training, norm.momentum = True, 1.0
         adapter.extract(inputs)
+        if inner is not None:
+            getattr(adapter.model, 'extract_teacher_feat', getattr(inner, 'extract_feat', None))(inputs)
         adapter.model.eval()
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
@@ -186,6 +192,7 @@ def run_plainly(cfg: ConfigDict, mode: str) -> None:
     """Computes the losses of a model without any distillation, or predicts once."""
     adapter = build_adapter(build_model(cfg))
     adapter.dry_run()
+    calibrate(adapter, adapter.dry_size)
     adapter.model.train(mode == 'loss')
     MessageHub.get_current_instance().update_info('iter', 0)
     inputs, samples = model_inputs(adapter.model, generated_batch(adapter, adapter.dry_size, 0), mode == 'loss')

@@ -107,7 +107,7 @@ class TestDryRun:
     def test_a_model_that_runs_on_no_size_is_refused_with_its_errors(self):
         adapter = build_adapter(build_model(tiny_classifier()))
         adapter.dry_sizes = (0, -1)
-        with pytest.raises(ValueError, match='ImageClassifier runs on a blank image of none.*0: RuntimeError'):
+        with pytest.raises(ValueError, match='ImageClassifier runs on blank images of none.*0: RuntimeError'):
             adapter.dry_run()
 
     def test_a_grey_model_gets_a_grey_image(self):

@@ -165,9 +165,11 @@ class TestUnequalWidths:
         distiller, terms = one_step(tiny_ssd(8), tiny_ssd(12), [ERA, FITNETS], batch, tmp_path)
         assert distiller.match.student_channels == [16, 32, 64] and distiller.match.teacher_channels == [24, 48, 96]
         assert {'era.loss_res_2', 'era.loss_twi_2', 'fitnets.loss_feat'} <= set(terms)
-        distiller.set_variant('integrated')
-        inputs, samples = model_inputs(distiller.eval(), batch, training=False)
-        assert len(distiller(inputs, samples, mode='predict')) == 2
+        feats = distiller._matched(distiller.student.extract_feat(torch.rand(2, 3, 96, 96)))
+        estimates = distiller.methods[0].neck(feats)
+        assert [h.shape[1:] for h in estimates] == [(24, 12, 12), (48, 6, 6), (96, 3, 3)]
+        outputs = distiller.methods[0].teacher_head.outputs(estimates)
+        assert outputs[0][0].shape == (2, 4 * (NUM_CLASSES + 1), 12, 12)
 
 
 class TestTransformers:
