@@ -4,6 +4,7 @@ Results are kept in docs/support_matrix.json: only what is not there, or is name
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ def main():
         failed = any(status == 'fails' for status, _ in results.get(name, {}).get('methods', {}).values())
         if name not in results or args.again or (failed and args.failed):
             results[name] = try_in_time(name, args.limit)
+            gc.collect()  # models refer to themselves, and several of them fill the memory
             print(name, results[name]['features'], results[name]['methods'], flush=True)
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')

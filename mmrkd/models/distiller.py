@@ -89,6 +89,13 @@ class Distiller(BaseModel):
         self._register_state_dict_hook(_rename_on_save)
         self._register_load_state_dict_pre_hook(self._rename_on_load)
 
+    def __getattr__(self, name: str) -> Any:
+        """Finds the student's parts under their plain names, where hooks of stock configs look for them (YOLOX)."""
+        student = self.__dict__.get('_modules', {}).get('student')
+        if student is not None and name in student._modules:
+            return student._modules[name]
+        return super().__getattr__(name)
+
     def _wire(self, resize: Optional[str]) -> LevelMatch:
         """Matches levels on a dry run, compares the heads and lets every method build what it trains."""
         (own, own_layout), (others, others_layout) = self.adapter.dry_run(), self.teacher.adapter.dry_run()

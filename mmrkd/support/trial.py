@@ -161,7 +161,7 @@ def train_two_iterations(distiller: Distiller) -> None:
     optimizer = torch.optim.SGD([p for p in distiller.parameters() if p.requires_grad], 1e-4)
     distiller.train()
     for iteration in range(2):
-        MessageHub.get_current_instance().update_info('iter', iteration)
+        _tell_the_time(iteration)
         inputs, samples = model_inputs(distiller, generated_batch(distiller.adapter, size, iteration))
         total, terms = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
@@ -194,7 +194,7 @@ def run_plainly(cfg: ConfigDict, mode: str) -> None:
     adapter.dry_run()
     calibrate(adapter, adapter.dry_size)
     adapter.model.train(mode == 'loss')
-    MessageHub.get_current_instance().update_info('iter', 0)
+    _tell_the_time(0)
     inputs, samples = model_inputs(adapter.model, generated_batch(adapter, adapter.dry_size, 0), mode == 'loss')
     adapter.model(inputs, samples, mode=mode)
 
@@ -249,6 +249,13 @@ def _error_of(function: Callable, *args: Any) -> Optional[Exception]:
     except Exception as error:  # noqa: BLE001
         return error
     return None
+
+
+def _tell_the_time(iteration: int) -> None:
+    """What a runner tells: TOOD asks for the epoch, the batch resizing of YOLOX for the iteration."""
+    hub = MessageHub.get_current_instance()
+    hub.update_info('epoch', 0)
+    hub.update_info('iter', iteration)
 
 
 def _size(distiller: Distiller) -> int:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 
 from mmrkd.models import DistillMethod
+from mmrkd.models.teacher import load_model_config
 from mmrkd.testing import (
     NUM_CLASSES,
     build_distiller,
@@ -248,3 +250,24 @@ class TestOtherInput:
             assert found.shape[-2:] == mine.shape[-2:]
             cut = feature[..., : mine.shape[-2], : mine.shape[-1]]
             assert (found - cut).abs().max() <= 1e-4 * feature.abs().max()
+
+
+class TestPlugIn:
+    def test_hooks_of_stock_configs_find_the_parts_of_the_student(self, tmp_path):
+        """YOLOX switches its L1 loss on through ``runner.model.bbox_head``."""
+        distiller, _ = one_step(tiny_retinanet(), tiny_retinanet(12), [FITNETS], detection_batch(), tmp_path)
+        assert distiller.bbox_head is distiller.student.bbox_head
+        assert not any(key.startswith('student.') for key in distiller.state_dict())
+        assert len(list(distiller.bbox_head.parameters())) > 0
+        names = [name for name, _ in distiller.named_parameters()]
+        assert len(names) == len(set(names)) and not any(name.startswith('bbox_head') for name in names)
+        with pytest.raises(AttributeError, match="'Distiller' object has no attribute 'no_such_part'"):
+            _ = distiller.no_such_part
+
+    def test_one_config_can_be_built_twice(self, tmp_path):
+        """Deformable DETR writes into the config that it is built from."""
+        cfg = load_model_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+        whole = Config(dict(model=cfg))
+        taken = load_model_config(whole)
+        taken.bbox_head.num_classes = 3
+        assert whole.model.bbox_head.num_classes == 80
