@@ -60,6 +60,8 @@ class DetectionAdapter(ModelAdapter):
         Heads without a dense grid (DETR) are described by their type alone and line up with nothing.
         """
         head = self.head
+        if self._one_branch_predicts:
+            return {'dense head': 'several branches in training'}
         if getattr(head, 'prior_generator', None) is None or not hasattr(head, 'cls_out_channels'):
             return {'dense head': f'none ({type(head).__name__})'}
         outputs = head(feats)
@@ -139,7 +141,8 @@ class DetectionAdapter(ModelAdapter):
 
 def _check_ground_truth(model: nn.Module, sample: Any) -> None:
     semantic = [m for m in (model, getattr(model, 'roi_head', None)) if getattr(m, 'semantic_head', None) is not None]
-    masks = any(hasattr(m, 'loss_mask') for n, c in model.named_children() if n != 'roi_head' for m in c.modules())
+    others = [child for name, child in model.named_children() if name != 'roi_head']
+    masks = hasattr(model, 'mask_head') or any(hasattr(m, 'loss_mask') for child in others for m in child.modules())
     missing = ['gt_instances.masks'] if masks and 'masks' not in sample.gt_instances else []
     missing += ['gt_sem_seg'] if semantic and 'gt_sem_seg' not in sample else []
     if missing:

@@ -1,6 +1,7 @@
 """One trial: a stock config as teacher, a small variant of it as student, two iterations and a prediction."""
 
 import math
+import os.path as osp
 import tempfile
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -9,6 +10,7 @@ from typing import Any, Callable, Optional
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
+from mmengine.utils import get_installed_path
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from mmrkd.adapters import ModelAdapter, build_adapter
@@ -43,7 +45,7 @@ def try_config(name: str) -> dict[str, Any]:
         ``features`` (what was matched, as text), ``multi_level``, and for each method ``[status, remark]`` with the
         status ``works``, ``n/a`` (refused while building; the remark is the reason) or ``fails`` (with the error).
     """
-    stock = lighten(load_model_config(name))
+    stock = lighten(load_stock_config(name))
     result: dict[str, Any] = {'features': '', 'multi_level': False}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -60,10 +62,16 @@ def try_config(name: str) -> dict[str, Any]:
         methods = {method: ['n/a', reason] for method in ('ERA', 'FitNets')}
         stand_in = STAND_INS.get(name.split('::')[0]) if teacher is not None else None
         if stand_in is not None:  # it cannot be trained, but can teach
-            taught = _try_all(lighten(load_model_config(stand_in)), teacher, result)
+            taught = _try_all(lighten(load_stock_config(stand_in)), teacher, result)
             taught = {m: [status, f'as a teacher of {stand_in}; {reason}'] for m, (status, _) in taught.items()}
             methods.update({m: outcome for m, outcome in taught.items() if outcome[0] == 'works'})
     return {**result, 'methods': methods}
+
+
+def load_stock_config(name: str) -> ConfigDict:
+    """Returns the model of a stock config, also from ``gn+ws``, a name that mmengine's own look-up refuses."""
+    library, path = name.split('::')
+    return load_model_config(osp.join(get_installed_path(library), '.mim', 'configs', path))
 
 
 def lighten(cfg: ConfigDict) -> ConfigDict:
@@ -121,7 +129,7 @@ def generated_batch(adapter: ModelAdapter, size: int, seed: int) -> dict:
         mean = getattr(adapter.model.data_preprocessor, 'mean', None)
         return classification_batch(2, size, adapter.num_classes, seed, channels=3 if mean is None else len(mean))
     batch = annotated_batch(2, size, adapter.num_classes, seed)
-    if not any(hasattr(module, 'loss_mask') for module in adapter.model.modules()):
+    if not (hasattr(adapter.model, 'mask_head') or any(hasattr(m, 'loss_mask') for m in adapter.model.modules())):
         for sample in batch['data_samples']:
             del sample.gt_instances.masks  # some detectors of boxes take masks for something else
     if getattr(adapter.model, 'rpn_head', None) is not None:

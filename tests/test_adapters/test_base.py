@@ -8,7 +8,14 @@ from mmrkd.adapters.base import _stride, reuse_features
 from mmrkd.adapters.classification import ClassificationAdapter
 from mmrkd.adapters.detection import DetectionAdapter
 from mmrkd.structures import Level
-from mmrkd.testing import build_model, tiny_classifier, tiny_faster_rcnn, tiny_retinanet
+from mmrkd.testing import (
+    build_model,
+    detection_batch,
+    model_inputs,
+    tiny_classifier,
+    tiny_faster_rcnn,
+    tiny_retinanet,
+)
 
 
 class Model(nn.Module):
@@ -150,6 +157,30 @@ class TestDryRun:
     )
     def test_stride_of_a_feature_map(self, size, cells, stride):
         assert _stride(size, cells) == stride
+
+
+class TestSamples:
+    def test_a_loss_may_write_into_its_samples(self):
+        """RTMDet-Ins exchanges the masks of the ground truth; the next loss needs those that there were."""
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        inputs, samples = model_inputs(adapter.model, detection_batch())
+        seen = []
+
+        def loss(_inputs, own):
+            seen.extend(own)
+            for sample in own:
+                sample.gt_instances.labels = sample.gt_instances.labels + 1
+                sample.extra = 1
+            return {'loss': torch.zeros(())}
+
+        adapter.model.loss = loss
+        labels = [sample.gt_instances.labels for sample in samples]
+        adapter.task_loss((), inputs, samples)
+        assert all(s.gt_instances.labels is before for s, before in zip(samples, labels))
+        assert not any('extra' in sample for sample in samples)
+        assert all(torch.equal(s.gt_instances.labels, before + 1) for s, before in zip(seen, labels))
+        assert all(a.gt_instances.bboxes is b.gt_instances.bboxes for a, b in zip(seen, samples))
+        assert all(a.metainfo == b.metainfo and type(a) is type(b) for a, b in zip(seen, samples))
 
 
 class TestTapped:
