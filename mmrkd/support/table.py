@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmrkd.support.families import NOT_DETECTORS, RECIPES
+from mmrkd.support.families import NOT_DETECTORS, RECIPES, stock_names
 
 INTRODUCTION = """# Support matrix
 
@@ -30,6 +30,9 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     for title, library in (('Detectors and instance segmenters (mmdet)', 'mmdet'), ('Classifiers', 'mmpretrain')):
         rows = {name: row for name, row in results.items() if name.startswith(f'{library}::')}
         parts += [f'## {title}\n', _summary(rows, library) + '\n', _table(rows)]
+    untried = [name for name in stock_names() if name not in results]
+    if untried:
+        parts.append('## Not tried yet\n\n' + '\n'.join(f'- `{name}`' for name in untried) + '\n')
     parts.append('## Folders of mmdet without a row\n')
     recipes = (f'- `{folder}`: models of {", ".join(rows)}, trained otherwise.' for folder, rows in RECIPES.items())
     parts.append('\n'.join(recipes))
