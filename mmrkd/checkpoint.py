@@ -144,7 +144,8 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sour
     else:  # loading first lets models rename the keys of their older versions
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     # Counters of BatchNorm came with torch 0.4.1; checkpoints that are older have none and need none.
-    missing = [k for k in missing if not k.endswith('num_batches_tracked')]
+    # What is in the file, the model itself passes over and computes anew (position tables of Swin V2).
+    missing = [k for k in missing if not k.endswith('num_batches_tracked') and k not in state_dict]
     if missing or unexpected or shapes:
         raise ValueError(
             f'{source} does not fit {type(model).__name__}: '

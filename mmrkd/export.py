@@ -112,7 +112,7 @@ def integrated_config(cfg: Config, distiller: Distiller) -> Config:
     model['backbone'] = deepcopy(student['backbone'])
     model['data_preprocessor'] = deepcopy(student.get('data_preprocessor') or cfg.get('data_preprocessor'))
     necks = student.get('neck') or []
-    neck = dict(type='mmrkd.MultiBranchResidualNeck', **method.neck_cfg)
+    neck = dict(type=f'mmrkd.{type(method.neck).__name__}', **method.neck_cfg)
     model['neck'] = [*deepcopy(necks if isinstance(necks, list) else [necks]), neck]
     plain = plain_config(cfg)
     plain.model = model

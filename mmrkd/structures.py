@@ -1,12 +1,15 @@
 """The few typed things that flow between the distiller, the adapters and the methods."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+import torch.nn.functional as F
 from torch import Tensor
 
 Features = tuple[Tensor, ...]
+RESIZE_MODES = ('nearest', 'bilinear', 'area')
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class LevelMatch:
         student_levels: All levels of the student, finest first.
         teacher_levels: All levels of the teacher, finest first.
         pairs: ``(student index, teacher index)`` of each match.
+        resize: How maps are interpolated where the two grids differ; ``None`` if that is not allowed.
     """
 
     student_levels: tuple[Level, ...]
     teacher_levels: tuple[Level, ...]
     pairs: tuple[tuple[int, int], ...]
+    resize: Optional[str] = None
 
     @property
     def student_channels(self) -> list[int]:
@@ -57,6 +62,11 @@ class LevelMatch:
         return self.student_levels[self.pairs[0][0]].stride is None
 
     @property
+    def same_strides(self) -> bool:
+        """Whether each pair has one stride, so that an estimate lies on the teacher's grid without any resizing."""
+        return all(self.student_levels[s].stride == self.teacher_levels[t].stride for s, t in self.pairs)
+
+    @property
     def covers_teacher(self) -> bool:
         """Whether every level that the teacher's head reads has a counterpart in the student."""
         return len(self.pairs) == len(self.teacher_levels)
@@ -66,24 +76,69 @@ class NoCommonStride(ValueError):
     """Student and teacher have no feature level that can be compared."""
 
 
-def match_levels(student: Sequence[Level], teacher: Sequence[Level]) -> LevelMatch:
-    """Matches the levels of two models by stride.
+def match_levels(student: Sequence[Level], teacher: Sequence[Level], resize: Optional[str] = None) -> LevelMatch:
+    """Matches the levels of two models by stride; several of one stride in their order.
+
+    Args:
+        student: Levels of the student.
+        teacher: Levels of the teacher.
+        resize: ``'nearest'``, ``'bilinear'`` or ``'area'`` allows maps to be interpolated: models without any stride in
+            common are then matched by the nearest one. Defaults to None, which allows nothing.
 
     Raises:
-        NoCommonStride: The models have no stride in common.
+        NoCommonStride: The models have no stride in common and ``resize`` is not given.
+        ValueError: ``resize`` is unknown.
     """
-    free = dict(reversed([(level.stride, index) for index, level in enumerate(teacher)]))
+    if resize not in (None, *RESIZE_MODES):
+        raise ValueError(f'resize must be None or one of {RESIZE_MODES}, found {resize!r}')
+    free = list(enumerate(teacher))
     pairs = []
     for index, level in enumerate(student):
-        if level.stride in free:
-            pairs.append((index, free.pop(level.stride)))
+        same = next((item for item in free if item[1].stride == level.stride), None)
+        if same is not None:
+            free.remove(same)
+            pairs.append((index, same[0]))
+    if not pairs and resize is not None:
+        pairs = _nearest(student, teacher)
     if not pairs:
         raise NoCommonStride(
             'student and teacher have no feature level with the same stride: the student has '
             f'[{"; ".join(map(str, student))}], the teacher has [{"; ".join(map(str, teacher))}]. '
-            'Choose necks whose levels overlap, or change start_level / out_indices of one of them.'
+            'Choose necks whose levels overlap, change start_level / out_indices of one of them, '
+            "or allow maps to be interpolated: resize='bilinear' of the distiller."
         )
-    return LevelMatch(tuple(student), tuple(teacher), tuple(pairs))
+    return LevelMatch(tuple(student), tuple(teacher), tuple(pairs), resize)
+
+
+def _nearest(student: Sequence[Level], teacher: Sequence[Level]) -> list[tuple[int, int]]:
+    """Pairs maps of unequal stride, the nearest (in octaves) first, each of them once."""
+    distances = sorted(
+        (abs(math.log2(s.stride / t.stride)), i, j)
+        for i, s in enumerate(student)
+        for j, t in enumerate(teacher)
+        if s.stride is not None and t.stride is not None
+    )
+    pairs: dict[int, int] = {}
+    for _, i, j in distances:
+        if i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return sorted(pairs.items())
+
+
+def resized(feature: Tensor, like: Tensor, mode: Optional[str]) -> Tensor:
+    """Interpolates a map ``(N, C, H, W)`` to the grid of another one; on the same grid it is returned as it is.
+
+    Raises:
+        ValueError: The grids differ and ``mode`` is ``None``.
+    """
+    if feature.shape[2:] == like.shape[2:]:
+        return feature
+    if mode is None:
+        raise ValueError(
+            f'two matched maps have {tuple(feature.shape[2:])} and {tuple(like.shape[2:])} cells, and nothing is '
+            "resized unless it is asked for: give the distiller resize='bilinear'"
+        )
+    return F.interpolate(feature, like.shape[2:], mode=mode, align_corners=False if mode == 'bilinear' else None)
 
 
 @dataclass
@@ -109,7 +164,7 @@ class TeacherView:
 
     Attributes:
         inputs: Images as the teacher sees them, ``(N, 3, H, W)``.
-        feats: Matched features, cropped to the student's grid, finest first.
+        feats: Matched features on the student's grid (cropped; interpolated where that is allowed).
         all_feats: All features as the teacher's head takes them.
         compute_outputs: Runs the teacher's head on ``all_feats``; called at most once a step.
         taps: Outputs of the modules that methods asked for (:attr:`DistillMethod.teacher_taps`), by module name.

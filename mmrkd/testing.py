@@ -170,12 +170,36 @@ def detection_batch(num_images: int = 2, size: int = 96, num_classes: int = NUM_
     return dict(inputs=images, data_samples=samples)
 
 
-def classification_batch(num_images: int = 4, size: int = 32, num_classes: int = NUM_CLASSES, seed: int = 0) -> dict:
+def annotated_batch(num_images: int = 2, size: int = 96, num_classes: int = NUM_CLASSES, seed: int = 0) -> dict:
+    """As :func:`detection_batch`, with all else that a detector may ask for: masks, a semantic map, proposals."""
+    import numpy as np
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+
+    batch = detection_batch(num_images, size, num_classes, seed)
+    for sample in batch['data_samples']:
+        masks = np.zeros((2, size, size), dtype=np.uint8)
+        semantic = torch.full((1, size, size), 255)
+        boxes = sample.gt_instances.bboxes
+        for mask, box, label in zip(masks, boxes.int().tolist(), sample.gt_instances.labels):
+            mask[box[1] : box[3], box[0] : box[2]] = 1
+            semantic[:, box[1] : box[3], box[0] : box[2]] = label
+        sample.gt_instances.masks = BitmapMasks(masks, size, size)
+        sample.gt_sem_seg = PixelData(sem_seg=semantic)
+        near = torch.cat([boxes, boxes + 4, boxes - 4, boxes * 0.8]).clamp(0, size)
+        sample.proposals = InstanceData(bboxes=near, scores=torch.linspace(1, 0.1, len(near)))
+        sample.set_metainfo(dict(batch_input_shape=(size, size), pad_shape=(size, size), border=[0, size, 0, size]))
+    return batch
+
+
+def classification_batch(
+    num_images: int = 4, size: int = 32, num_classes: int = NUM_CLASSES, seed: int = 0, channels: int = 3
+) -> dict:
     """Random images with labels, in the form that a dataloader gives to a data preprocessor."""
     from mmpretrain.structures import DataSample
 
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (num_images, 3, size, size), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (num_images, channels, size, size), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, num_classes, (num_images,), generator=generator).tolist()
     return dict(inputs=images, data_samples=[DataSample().set_gt_label(label) for label in labels])
 

@@ -224,6 +224,19 @@ class TestLoadStrictly:
         load_strictly(target, weights, 'teacher.pth')
         assert torch.equal(target[0].weight, source[0].weight)
 
+    def test_what_the_model_passes_over_itself_is_not_missed(self):
+        """Swin V2 drops its position tables from a file, because it computes them anew."""
+        target = small_model()
+        target._register_load_state_dict_pre_hook(lambda weights, *_: weights.pop('1.running_mean', None))
+        source = small_model()
+        source[1].running_mean.fill_(3.0)
+        load_strictly(target, source.state_dict(), 'teacher.pth')
+        assert torch.equal(target[0].weight, source[0].weight) and target[1].running_mean.sum() == 0
+        weights = source.state_dict()
+        del weights['1.running_mean']
+        with pytest.raises(ValueError, match=r'1 missing keys \(1.running_mean\)'):
+            load_strictly(target, weights, 'teacher.pth')
+
     def test_every_misfit_is_listed(self):
         model = small_model()
         weights = OrderedDict((k, v + 1) for k, v in small_model().state_dict().items())

@@ -39,6 +39,7 @@ ALLOWED = {
     'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization'},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
     'mmrkd.testing': BELOW,
+    'mmrkd.support': BELOW | {'mmrkd.testing'},
     'mmrkd': {'mmrkd.stack', 'mmrkd.version', 'mmrkd.engine', 'mmrkd.models', 'mmrkd.datasets'},
 }
 

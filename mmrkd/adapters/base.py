@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Optional
 
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import tap_outputs
 from mmrkd.structures import Features, Level
 
@@ -40,10 +42,18 @@ class ModelAdapter(ABC):
 
     Args:
         model: The wrapped model. It is not owned and not changed.
+
+    Attributes:
+        dry_sizes: Pixels of the blank square images of a dry run. The first that the model can run on is taken: some
+            have one input size of their own, others shrink a small image away.
     """
+
+    dry_sizes: tuple[int, ...] = (128, 320, 512)
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self._dry_size: Optional[int] = None
+        self._dry_feats: Any = None
 
     def extract(self, inputs: Tensor) -> Any:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
@@ -63,13 +73,19 @@ class ModelAdapter(ABC):
                 raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
         return tap_outputs(**{name: modules[name] for name in names})
 
-    @abstractmethod
     def features(self, feats: Any) -> Features:
-        """Returns the distillable features in ``feats``, finest first."""
+        """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
+        return tuple(tensors_in(feats))
 
-    @abstractmethod
     def replace(self, feats: Any, features: dict[int, Tensor]) -> Any:
         """Returns ``feats`` with some of its distillable features replaced (index in :meth:`features` -> tensor)."""
+        return with_tensors(feats, (features.get(index, f) for index, f in enumerate(tensors_in(feats))))
+
+    def assemble(self, features: dict[int, Tensor]) -> Any:
+        """Returns features, all of them, in the structure that the model's ``extract_feat`` gives."""
+        if self._dry_feats is None:
+            self.dry_run()
+        return self.replace(self._dry_feats, features)
 
     @property
     @abstractmethod
@@ -134,7 +150,7 @@ class ModelAdapter(ABC):
         """
         taps = {} if self.head is None else {'head': self.head}  # Fast R-CNN has neither bbox_head nor rpn_head
         with reuse_features(self.model, feats), tap_outputs(**taps) as outputs:
-            losses = self.model.loss(inputs, samples)
+            losses = self.model.loss(inputs, [_copied(sample) for sample in samples])
         return losses, outputs.get('head')
 
     def judge(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
@@ -158,33 +174,74 @@ class ModelAdapter(ABC):
             for module in training:
                 module.training = True
 
+    def dry_run(self) -> tuple[Any, dict[str, Any]]:
+        """Returns the features of two blank images and the :meth:`layout` of the head on them. Changes no buffer.
+
+        Raises:
+            ValueError: The model runs on none of :attr:`dry_sizes`.
+        """
+        errors = {}
+        with self.evaluating():
+            for size in self.dry_sizes:
+                try:
+                    feats = self.extract(self._blank(size, 2))  # of one, LeNet drops the batch dimension
+                    layout = self.layout(feats)
+                except (AssertionError, RuntimeError, ValueError) as error:
+                    errors[size] = error
+                else:
+                    self._dry_size, self._dry_feats = size, feats
+                    return feats, layout
+        raise ValueError(f'{type(self.model).__name__} runs on blank images of none of these sizes: {errors}')
+
     @property
-    def trial_size(self) -> int:
-        """Height and width of :meth:`trial_image`."""
-        return 128
+    def dry_size(self) -> int:
+        """The one of :attr:`dry_sizes` that the model runs on."""
+        if self._dry_size is None:
+            self.dry_run()
+        return self._dry_size
 
     def trial_image(self) -> Tensor:
         """Returns one blank image ``(1, 3, H, W)`` of a size that the model can take."""
-        return next(self.model.parameters()).new_zeros(1, 3, self.trial_size, self.trial_size)
-
-    def dry_run(self) -> tuple[Any, dict[str, Any]]:
-        """Returns the features of one blank image and the :meth:`layout` of the head on them. Changes no buffer."""
-        with self.evaluating():
-            feats = self.extract(self.trial_image())
-            return feats, self.layout(feats)
+        return self._blank(self.dry_size)
 
     def dry_run_taps(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns what modules of the model give for one blank image. Changes no buffer."""
+        image = self.trial_image()
         with self.evaluating(), self.tapped(names) as taps:
-            self.extract(self.trial_image())
+            self.extract(image)
         return taps
 
     def levels(self, feats: Any) -> tuple[Level, ...]:
-        """Describes the distillable features of a dry run."""
-        size = self.trial_size
-        return tuple(
-            Level(f.shape[1], None if f.dim() == 2 else _stride(size, f.shape[-1])) for f in self.features(feats)
+        """Describes the distillable features of a dry run.
+
+        Raises:
+            ValueError: A feature is neither a map nor a vector.
+        """
+        return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
+
+    def _blank(self, size: int, count: int = 1) -> Tensor:
+        mean = getattr(self.model.data_preprocessor, 'mean', None)
+        return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), size, size)
+
+
+def _copied(sample: Any) -> Any:
+    """A sample that a loss may write into (RTMDet exchanges its masks): tensors are shared, containers are not."""
+    if not isinstance(sample, BaseDataElement):
+        return sample
+    copied = sample.clone()
+    for name, value in sample.items():
+        if isinstance(value, BaseDataElement):
+            copied.set_field(value.clone(), name)
+    return copied
+
+
+def _level(feature: Tensor, size: int) -> Level:
+    if feature.dim() not in (2, 4):
+        raise ValueError(
+            f'a feature is a map (N, C, H, W) or a vector (N, C), but its shape is {tuple(feature.shape)}. For '
+            "a transformer that returns tokens (N, L, C), set its out_type to 'cls_token', 'avg_featmap' or 'featmap'"
         )
+    return Level(feature.shape[1], None if feature.dim() == 2 else _stride(size, feature.shape[-1]))
 
 
 def _stride(size: int, cells: int) -> int:

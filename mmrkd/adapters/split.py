@@ -135,6 +135,8 @@ def _trace(adapter: ModelAdapter) -> list[_Call]:
     clock = count()
     handles = []
 
+    image = adapter.trial_image()
+
     def listen(name: str, module: nn.Module) -> None:
         def enter(*_args: Any) -> None:
             calls.append(_Call(name, stack[-1] if stack else None, next(clock)))
@@ -152,7 +154,7 @@ def _trace(adapter: ModelAdapter) -> list[_Call]:
             if name:
                 listen(name, module)
         with adapter.evaluating():
-            adapter.extract(adapter.trial_image())
+            adapter.extract(image)
     finally:
         for handle in handles:
             handle.remove()

@@ -17,7 +17,7 @@ from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DistillMethod, Pair
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS
-from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels
+from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels, resized
 
 STUDENT_PREFIX = 'student.'
 METHODS_PREFIX = 'methods.'
@@ -60,6 +60,9 @@ class Distiller(BaseModel):
         on_nonfinite: What a loss term that is NaN or infinite does: ``'stop'`` or ``'skip'``, see :class:`LossGuard`.
         init_student: Parts that start from the teacher's weights where name and shape agree, such as ``'neck,head'``,
             see :func:`mmrkd.models.inheritance.inherit_weights`. Defaults to none.
+        resize: ``'nearest'``, ``'bilinear'`` or ``'area'`` allows the teacher's maps to be interpolated to the grid of
+            the student where the two differ, and levels to be matched by the nearest stride where none is common.
+            Defaults to None: nothing is resized.
 
     Raises:
         ValueError: Student, teacher and methods do not fit; raised while building, before any iteration.
@@ -74,6 +77,7 @@ class Distiller(BaseModel):
         data_preprocessor: Optional[dict] = None,
         on_nonfinite: str = 'stop',
         init_student: Union[str, Sequence[str]] = (),
+        resize: Optional[str] = None,
     ) -> None:
         student = load_model_config(student)
         if data_preprocessor is not None:
@@ -88,17 +92,26 @@ class Distiller(BaseModel):
             self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(**teacher)
             self.teacher.follow(student)
             self.methods = nn.ModuleList(m if isinstance(m, DistillMethod) else MODELS.build(m) for m in methods)
-            self.match = self._wire()
+            self.match = self._wire(resize)
         self.guard = LossGuard(on_nonfinite)
         self.names = _unique_names(self.methods)
         self.set_variant(variant)
         self._register_state_dict_hook(_rename_on_save)
         self._register_load_state_dict_pre_hook(self._rename_on_load)
 
-    def _wire(self) -> LevelMatch:
+    def __getattr__(self, name: str) -> Any:
+        """Finds the student's parts under their plain names, where hooks of stock configs look for them (YOLOX)."""
+        student = self.__dict__.get('_modules', {}).get('student')
+        if student is not None and name in student._modules:
+            return student._modules[name]
+        return super().__getattr__(name)
+
+    def _wire(self, resize: Optional[str]) -> LevelMatch:
         """Matches levels on a dry run, compares the heads and lets every method build what it trains."""
         (own, own_layout), (others, others_layout) = self.adapter.dry_run(), self.teacher.adapter.dry_run()
-        match = match_levels(self.adapter.levels(own), self.teacher.adapter.levels(others))
+        match = match_levels(self.adapter.levels(own), self.teacher.adapter.levels(others), resize)
+        if self.teacher.input_size is not None and not match.pooled:
+            raise ValueError('the teacher has an input_size of its own: that needs pooled features, not maps on a grid')
         pair = Pair(self.adapter, self.teacher, match, _layout_gap(own_layout, others_layout))
         for method in self.methods:
             method.setup(pair)
@@ -209,13 +222,20 @@ class Distiller(BaseModel):
         with self.teacher.adapter.tapped(tap_names) as taps:
             all_feats = self.teacher.extract(inputs)
         features = self.teacher.adapter.features(all_feats)
-        feats = tuple(_crop(features[t], s) for (_, t), s in zip(self.match.pairs, student_feats))
-        cropped = self.teacher.adapter.replace(all_feats, {t: f for (_, t), f in zip(self.match.pairs, feats)})
+        feats, cropped = [], {}
+        for (s, t), own in zip(self.match.pairs, student_feats):
+            same_stride = self.match.student_levels[s].stride == self.match.teacher_levels[t].stride
+            if same_stride and _covers(features[t], own):
+                cropped[t] = _crop(features[t], own)
+                feats.append(cropped[t])
+            else:  # the teacher's own head goes on reading its own map: a resized one would have another stride
+                feats.append(resized(features[t], own, self.match.resize))
+        all_feats = self.teacher.adapter.replace(all_feats, cropped)
         return TeacherView(
             inputs=inputs,
-            feats=feats,
-            all_feats=cropped,
-            compute_outputs=lambda: self.teacher.outputs(cropped),
+            feats=tuple(feats),
+            all_feats=all_feats,
+            compute_outputs=lambda: self.teacher.outputs(all_feats),
             taps=taps,
         )
 
@@ -260,16 +280,15 @@ def _wanted(active: Sequence[tuple[str, DistillMethod]], taps: str) -> list[str]
     return sorted({name for _, method in active for name in getattr(method, taps)})
 
 
+def _covers(teacher: Tensor, student: Tensor) -> bool:
+    return all(t >= s for t, s in zip(teacher.shape[2:], student.shape[2:]))
+
+
 def _crop(teacher: Tensor, student: Tensor) -> Tensor:
     """Cuts off the cells that only the teacher's wider padding added; the grids share their upper left corner."""
-    if teacher.dim() == 2 or teacher.shape[-2:] == student.shape[-2:]:
+    if teacher.shape[2:] == student.shape[2:]:
         return teacher
-    height, width = student.shape[-2:]
-    if teacher.shape[-2] < height or teacher.shape[-1] < width:
-        raise ValueError(
-            f'at the same stride the teacher has {tuple(teacher.shape[-2:])} cells, the student {(height, width)}'
-        )
-    return teacher[..., :height, :width]
+    return teacher[..., : student.shape[-2], : student.shape[-1]]
 
 
 def _layout_gap(student: dict[str, Any], teacher: dict[str, Any]) -> Optional[str]:

@@ -49,9 +49,12 @@ class InputConverter:
     Args:
         student: Data preprocessor of the student.
         teacher: Data preprocessor of the teacher.
+        size: ``(height, width)`` that the teacher's images are resized to, where it has an input size of its own. They
+            are not padded then. Defaults to None: pixels stay where they are.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module, size: Optional[Sequence[int]] = None) -> None:
+        self.size = size
         self.student = _Normalisation.of(student)
         self.teacher = _Normalisation.of(teacher)
         self.same_pixels = self.student.same_pixels(self.teacher)
@@ -67,6 +70,8 @@ class InputConverter:
             The teacher's input ``(N, 3, H', W')`` with ``H' >= H`` and ``W' >= W`` multiples of the teacher's divisor.
         """
         outputs = inputs if self.same_pixels else self._renormalise(inputs, samples)
+        if self.size is not None:
+            return F.interpolate(outputs, tuple(self.size), mode='bilinear', align_corners=False, antialias=True)
         height, width = inputs.shape[-2:]
         pad_h = math.ceil(height / self.teacher.divisor) * self.teacher.divisor - height
         pad_w = math.ceil(width / self.teacher.divisor) * self.teacher.divisor - width

@@ -48,7 +48,7 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
     model = cfg.get('model', cfg)
     if 'type' not in model:
         raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')
-    model = ConfigDict(model)
+    model = deepcopy(ConfigDict(model))  # some models write into their config while they are built
     if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it beside the model
         model.setdefault('data_preprocessor', cfg['data_preprocessor'])
     if scope is not None:
@@ -70,19 +70,28 @@ class FrozenTeacher:
         cfg: Config of the teacher, see :func:`load_model_config`.
         ckpt: Checkpoint file or address. Loaded strictly.
         allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
+        input_size: ``(height, width)`` of the images that it runs on, where the student's have another size and only
+            pooled features are compared (a transformer for 224 pixels, a student for 32). Defaults to None: the
+            student's size.
 
     Raises:
         ValueError: No checkpoint is given, or it does not fit the config (keys and shapes are listed).
         FileNotFoundError: The checkpoint is not there.
     """
 
-    def __init__(self, cfg: Union[str, dict], ckpt: Optional[str] = None, allow_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        cfg: Union[str, dict],
+        ckpt: Optional[str] = None,
+        allow_pickle: bool = False,
+        input_size: Optional[Sequence[int]] = None,
+    ) -> None:
         if ckpt is None:
             raise ValueError(
                 'the teacher has no checkpoint: an untrained teacher only teaches noise. '
                 "Give one: teacher=dict(cfg=..., ckpt='teacher.pth')"
             )
-        self.ckpt = ckpt
+        self.ckpt, self.input_size = ckpt, input_size
         self.cfg = load_model_config(cfg)
         self.model: nn.Module = MODELS.build(deepcopy(self.cfg))
         checkpoint = load_checkpoint_file(ckpt, allow_pickle)
@@ -96,7 +105,7 @@ class FrozenTeacher:
 
     def follow(self, student: nn.Module) -> None:
         """Learns how to make this teacher's input out of the student's (normalisation, channel order, padding)."""
-        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor)
+        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor, self.input_size)
 
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Any:

@@ -7,7 +7,15 @@ from mmrkd.adapters import build_adapter
 from mmrkd.adapters.base import _stride, reuse_features
 from mmrkd.adapters.classification import ClassificationAdapter
 from mmrkd.adapters.detection import DetectionAdapter
-from mmrkd.testing import build_model, tiny_classifier, tiny_faster_rcnn, tiny_retinanet
+from mmrkd.structures import Level
+from mmrkd.testing import (
+    build_model,
+    detection_batch,
+    model_inputs,
+    tiny_classifier,
+    tiny_faster_rcnn,
+    tiny_retinanet,
+)
 
 
 class Model(nn.Module):
@@ -94,6 +102,34 @@ class TestDryRun:
         adapter = build_adapter(build_model(cfg))
         assert [(level.channels, level.stride) for level in adapter.levels(adapter.dry_run()[0])] == expected
 
+    def test_the_first_size_that_the_model_runs_on_is_taken(self):
+        cfg = tiny_classifier()
+        arch = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
+        cfg['backbone'] = dict(type='SwinTransformer', arch=arch, img_size=224, window_size=7)  # wants 7 cells at least
+        cfg['head']['in_channels'] = 128
+        adapter = build_adapter(build_model(cfg))
+        assert adapter.levels(adapter.dry_run()[0]) == (Level(128, None),)
+        assert adapter.dry_size == 224
+
+    def test_a_model_that_runs_on_no_size_is_refused_with_its_errors(self):
+        adapter = build_adapter(build_model(tiny_classifier()))
+        adapter.dry_sizes = (0, -1)
+        with pytest.raises(ValueError, match='ImageClassifier runs on blank images of none.*0: RuntimeError'):
+            adapter.dry_run()
+
+    def test_a_grey_model_gets_a_grey_image(self):
+        cfg = tiny_classifier()
+        cfg['data_preprocessor'].update(mean=[10.0], std=[1.0], to_rgb=False)
+        cfg['backbone']['in_channels'] = 1
+        adapter = build_adapter(build_model(cfg))
+        assert adapter.dry_run()[0][-1].shape == (2, 64)
+
+    def test_features_are_assembled_as_the_model_gives_them(self):
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        new = {i: torch.zeros(1, 16, 4 // 2**i, 4 // 2**i) for i in range(3)}
+        assembled = adapter.assemble(new)
+        assert isinstance(assembled, tuple) and all(f is new[i] for i, f in enumerate(assembled))
+
     def test_it_changes_nothing(self):
         model = build_model(tiny_retinanet())
         model.train()
@@ -121,6 +157,30 @@ class TestDryRun:
     )
     def test_stride_of_a_feature_map(self, size, cells, stride):
         assert _stride(size, cells) == stride
+
+
+class TestSamples:
+    def test_a_loss_may_write_into_its_samples(self):
+        """RTMDet-Ins exchanges the masks of the ground truth; the next loss needs those that there were."""
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        inputs, samples = model_inputs(adapter.model, detection_batch())
+        seen = []
+
+        def loss(_inputs, own):
+            seen.extend(own)
+            for sample in own:
+                sample.gt_instances.labels = sample.gt_instances.labels + 1
+                sample.extra = 1
+            return {'loss': torch.zeros(())}
+
+        adapter.model.loss = loss
+        labels = [sample.gt_instances.labels for sample in samples]
+        adapter.task_loss((), inputs, samples)
+        assert all(s.gt_instances.labels is before for s, before in zip(samples, labels))
+        assert not any('extra' in sample for sample in samples)
+        assert all(torch.equal(s.gt_instances.labels, before + 1) for s, before in zip(seen, labels))
+        assert all(a.gt_instances.bboxes is b.gt_instances.bboxes for a, b in zip(seen, samples))
+        assert all(a.metainfo == b.metainfo and type(a) is type(b) for a, b in zip(seen, samples))
 
 
 class TestTapped:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from mmrkd.adapters.classification import ClassificationAdapter
-from mmrkd.structures import Level
 from mmrkd.testing import NUM_CLASSES, build_model, classification_batch, model_inputs, tiny_classifier
 
 
@@ -70,6 +69,25 @@ def test_replace_keeps_the_structure(adapter):
     assert adapter.replace((first, last), {}) == (first, last)
 
 
+def test_several_features_of_the_last_stage(adapter):
+    first, token, distilled, new = (torch.full((2, 5), float(i)) for i in range(4))
+    feats = (first, (token, distilled))
+    assert [f is t for f, t in zip(adapter.features(feats), (token, distilled))] == [True, True]
+    replaced = adapter.replace(feats, {1: new})
+    assert replaced[0] is first and replaced[1][0] is token and replaced[1][1] is new
+
+
+def test_logits_of_two_classifiers_are_summed_as_they_predict(adapter):
+    first, second = torch.rand(2, NUM_CLASSES), torch.rand(2, NUM_CLASSES)
+    assert torch.equal(adapter.logits((first, second))[0], first + second)
+
+
+def test_classes_of_a_backbone_that_is_the_classifier(adapter):
+    adapter.model.head.num_classes = None
+    adapter.model.backbone.num_classes = 7
+    assert adapter.num_classes == 7
+
+
 def test_replaced_features_are_what_the_head_sees(adapter):
     feats = adapter.extract(torch.rand(2, 3, 32, 32))
     zeros = adapter.replace(feats, {0: torch.zeros_like(feats[-1])})
@@ -97,14 +115,3 @@ def test_a_blend_is_made_of_logits(adapter):
     expected = torch.tensor([[0.5, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).softmax(1)
     assert torch.allclose(torch.stack([sample.pred_score for sample in found]), expected)
     assert [sample.pred_label.item() for sample in found] == [1, 3]
-
-
-def test_a_dry_run_has_the_size_that_the_backbone_was_made_for(adapter):
-    """Windows of 7 cells do not fit into the last stage of an image of 128 pixels."""
-    assert adapter.trial_image().shape == (1, 3, 128, 128)
-    cfg = tiny_classifier()
-    arch = dict(embed_dims=4, depths=[1] * 4, num_heads=[1] * 4)
-    cfg['backbone'], cfg['head']['in_channels'] = dict(type='SwinTransformer', arch=arch, img_size=224), 32
-    swin = ClassificationAdapter(build_model(cfg))
-    assert swin.trial_image().shape == (1, 3, 224, 224)
-    assert swin.levels(swin.dry_run()[0]) == (Level(32, None),)

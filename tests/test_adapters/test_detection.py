@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.hub import get_config
 from mmengine.structures import InstanceData
+from torch import nn
 
 from mmrkd.adapters.detection import DetectionAdapter
 from mmrkd.structures import Level
@@ -187,7 +188,112 @@ class TestMaskHead:
         assert masks and all(torch.isfinite(value).all() and value > 0 for value in masks)
 
 
+class Counting(nn.Module):
+    """A head that has a norm, dropout and a loss which counts, and that computes its loss in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm2d(2), nn.Dropout(0.5)
+        self.register_buffer('count', torch.zeros(2))
+        self.seen = []
+
+    def loss(self, feats, samples):
+        self.seen.append((self.training, self.norm.training, self.dropout.training))
+        self.count += 1
+        return {'loss': self.dropout(self.norm(feats[0])).mean()}
+
+
+class Detector(nn.Module):
+    def __init__(self, **heads):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 2, 1)
+        for name, head in heads.items():
+            setattr(self, name, head)
+
+    def extract_feat(self, inputs):
+        return (self.backbone(inputs),)
+
+    def loss(self, inputs, samples):
+        return self.bbox_head.loss(self.extract_feat(inputs), samples)
+
+
+class TestJudge:
+    def judge(self, model):
+        inputs, samples = torch.rand(2, 3, 4, 4), detection_batch()['data_samples']
+        adapter = DetectionAdapter(model.eval())
+        return adapter.judge(adapter.extract(inputs), inputs, samples)[0]
+
+    def test_heads_are_as_in_training_but_layers_are_not(self):
+        model = Detector(bbox_head=Counting())
+        self.judge(model)
+        assert model.bbox_head.seen == [(True, False, False)]
+        assert not any(module.training for module in model.modules())
+
+    def test_nothing_moves(self):
+        model = Detector(bbox_head=Counting())
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        losses = self.judge(model)
+        losses['loss'].backward()
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        model.bbox_head.loss((torch.rand(1, 2, 4, 4),), None)
+        assert model.bbox_head.count.tolist() == [1.0, 1.0]  # what would happen otherwise
+
+    def test_flags_and_buffers_are_back_after_an_error(self):
+        model = Detector(bbox_head=Counting())
+        model.bbox_head.norm.weight.data = torch.ones(5)  # of another width than the features
+        with pytest.raises(RuntimeError):
+            self.judge(model)
+        assert not any(module.training for module in model.modules()) and model.bbox_head.count.sum() == 0
+
+    @pytest.mark.parametrize('name', ['vfnet/vfnet_r50_fpn_1x_coco.py', 'ghm/retinanet_r50_fpn_ghm-1x_coco.py'])
+    def test_it_is_the_loss_of_training(self, name):
+        small, cfg = tiny_retinanet(strides=(8, 16, 32, 64, 128)), get_config(f'mmdet::{name}').model.to_dict()
+        cfg.update(_scope_='mmdet', **{key: small[key] for key in ('data_preprocessor', 'backbone', 'neck')})
+        cfg['bbox_head'].update(num_classes=NUM_CLASSES, in_channels=16, feat_channels=32, stacked_convs=1)
+        adapter = adapter_of(cfg, train=False)
+        inputs, samples = model_inputs(adapter.model, detection_batch())
+        feats = adapter.extract(inputs)
+        before = {key: value.clone() for key, value in adapter.model.state_dict().items()}
+        found, _ = adapter.judge(feats, inputs, samples)
+        assert all(torch.equal(value, before[key]) for key, value in adapter.model.state_dict().items())
+        adapter.model.bbox_head.train()  # it has no norm but GN, and no dropout
+        assert_same_losses(found, adapter.model.bbox_head.loss(feats, samples))
+
+    @pytest.mark.parametrize(
+        'model, missing',
+        [
+            (Detector(mask_head=nn.Sequential(nn.Conv2d(1, 1, 1))), 'gt_instances.masks'),
+            (Detector(bbox_head=Counting(), semantic_head=Counting()), 'gt_sem_seg'),
+        ],
+    )
+    def test_ground_truth_that_is_missing_is_named(self, model, missing):
+        for name, child in model.named_children():
+            child.loss_mask = name == 'mask_head' or None
+            if child.loss_mask is None:
+                del child.loss_mask
+        with pytest.raises(ValueError, match=rf"Detector needs \['{missing}'\].*twi_on=.none"):
+            self.judge(model)
+
+
+class TestHead:
+    def test_it_is_found_by_its_place(self):
+        first, second = Counting(), Counting()
+        assert DetectionAdapter(Detector(mask_head=first)).head is first
+        assert DetectionAdapter(Detector(rpn_head=first, roi_head=second)).head is first
+        assert DetectionAdapter(Detector(semantic_head=first, panoptic_head=second)).head is second
+        assert DetectionAdapter(Detector(roi_head=first)).head is None
+
+
 class TestFeatures:
+    def test_of_several_branches_the_one_that_predicts_is_distilled(self):
+        model = Detector(bbox_head=Counting())
+        model.num_branch, model.test_branch_idx = 3, 1
+        batch = torch.arange(6.0).view(6, 1, 1, 1)  # two images, one branch after the other
+        assert DetectionAdapter(model.train()).features((batch,))[0].flatten().tolist() == [2.0, 3.0]
+        assert DetectionAdapter(model.eval()).features((batch[:2],))[0].flatten().tolist() == [0.0, 1.0]
+        model.train().test_branch_idx = -1
+        assert len(DetectionAdapter(model).features((batch,))[0]) == 6
+
     def test_levels_are_the_maps_of_the_neck_finest_first(self):
         adapter = adapter_of(tiny_retinanet())
         feats = adapter.extract(torch.rand(2, 3, 64, 64))
@@ -200,7 +306,8 @@ class TestFeatures:
         replaced = adapter.replace((a, b, c), {1: new})
         assert isinstance(replaced, tuple)
         assert replaced[0] is a and replaced[1] is new and replaced[2] is c
-        assert adapter.replace([a, b], {}) == (a, b)
+        listed = adapter.replace([a, None, {'p': b}], {1: new})
+        assert isinstance(listed, list) and listed[0] is a and listed[1] is None and listed[2] == {'p': new}
 
     def test_replaced_features_are_what_the_head_sees(self):
         adapter = adapter_of(tiny_retinanet(), train=False)

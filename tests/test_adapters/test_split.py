@@ -77,7 +77,7 @@ def test_upper_part_of_a_classifier_is_bit_for_bit_the_model(family):
     *_, first, holds, lacks = FAMILIES[family]
     adapter = build_adapter(stirred(classifier(family)))
     split = find_split(adapter, first)
-    expected, found, upper = run_upper(adapter, split, torch.randn(2, 3, adapter.trial_size, adapter.trial_size))
+    expected, found, upper = run_upper(adapter, split, torch.randn(2, 3, adapter.dry_size, adapter.dry_size))
     assert torch.equal(found, expected) and expected.std() > 0
     names = list(upper.state_dict())
     assert any(name.startswith(f'backbone.{holds}') for name in names)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmrkd.models.teacher import FrozenTeacher
 from mmrkd.registry import MODELS
-from mmrkd.structures import LevelMatch, TeacherView
+from mmrkd.structures import LevelMatch, TeacherView, resized
 
 
 @MODELS.register_module()
@@ -43,7 +43,10 @@ class TeacherHead(nn.Module):
         Returns:
             The sum of the teacher's losses, a scalar in float32, and the outputs of its dense or classification head.
         """
-        losses, outputs = self.teacher.adapter.judge(self._fill(estimates, view.all_feats), view.inputs, samples)
+        adapter = self.teacher.adapter
+        own = adapter.features(view.all_feats)
+        estimates = {t: resized(f, own[t], self.match.resize) for t, f in self._by_level(estimates).items()}
+        losses, outputs = adapter.judge(adapter.replace(view.all_feats, estimates), view.inputs, samples)
         return sum_losses(losses), outputs
 
     @torch.no_grad()
@@ -60,9 +63,8 @@ class TeacherHead(nn.Module):
         """
         return self.teacher.adapter.predict(self._from_estimates_alone(estimates), inputs, samples)
 
-    def _fill(self, estimates: Sequence[Tensor], all_feats: Any) -> Any:
-        replaced = {index: estimate for (_, index), estimate in zip(self.match.pairs, estimates)}
-        return self.teacher.adapter.replace(all_feats, replaced)
+    def _by_level(self, estimates: Sequence[Tensor]) -> dict[int, Tensor]:
+        return {index: estimate for (_, index), estimate in zip(self.match.pairs, estimates)}
 
     def _from_estimates_alone(self, estimates: Sequence[Tensor]) -> Any:
         if not self.match.covers_teacher:
@@ -71,7 +73,7 @@ class TeacherHead(nn.Module):
                 f'[{"; ".join(map(str, self.match.teacher_levels))}], and the student has only '
                 f'[{"; ".join(map(str, self.match.student_levels))}]'
             )
-        return self._fill(estimates, (None,) * len(self.match.teacher_levels))
+        return self.teacher.adapter.assemble(self._by_level(estimates))
 
 
 def sum_losses(losses: dict[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ from mmrkd.adapters import ModelAdapter
 from mmrkd.models.heads import TeacherHead
 from mmrkd.models.losses import feature_mse, kl_divergence, sigmoid_kl
 from mmrkd.models.methods.base import DistillMethod, Pair
-from mmrkd.models.necks import MultiBranchResidualNeck
+from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, StudentView, TeacherView
 
@@ -127,7 +127,7 @@ class ERA(DistillMethod):
         return any((self.w_kd, self.w_feat, self.w_res, twi))
 
     def setup(self, pair: Pair) -> None:
-        """Builds P, MBRNet and the teacher's head for the matched levels."""
+        """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
         match = pair.match
         self._choose_defaults(match.pooled)
         self._check_heads(pair)
@@ -139,7 +139,8 @@ class ERA(DistillMethod):
             num_levels=len(match.pairs),
             standardize=self.standardize,
         )
-        self.neck = MultiBranchResidualNeck(**self.neck_cfg)
+        widths = set(zip(match.student_channels, match.teacher_channels))
+        self.neck = (MultiBranchResidualNeck if len(widths) == 1 else MultiWidthResidualNeck)(**self.neck_cfg)
         self.teacher_head = TeacherHead(pair.teacher, match)
         self.student_adapter = pair.student
         self._freeze_unused()
@@ -248,6 +249,10 @@ class ERA(DistillMethod):
             self.refused['integrated'] = self.refused['blend'] = (
                 "The teacher's head reads levels that the student does not have: "
                 f'{len(pair.match.teacher_levels)} levels, {len(pair.match.pairs)} of them matched.'
+            )
+        elif not pair.match.same_strides:
+            self.refused['integrated'] = self.refused['blend'] = (
+                "The student's levels have other strides than those that the teacher's head reads."
             )
         elif pair.student.blend_obstacle or pair.layout_gap:
             self.refused['blend'] = pair.student.blend_obstacle or (

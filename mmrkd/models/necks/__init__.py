@@ -2,6 +2,7 @@
 
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
+from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
 from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 
-__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck', 'ResidualAssistantNeck']
+__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck', 'MultiWidthResidualNeck', 'ResidualAssistantNeck']

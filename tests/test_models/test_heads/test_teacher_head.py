@@ -121,7 +121,7 @@ def test_it_leaves_the_model_as_it_was(wide_retinanet):
     assert all(p.grad is None for p in model.parameters())
     assert head.teacher.fingerprint() == before
     assert 'extract_feat' not in vars(model) and not model.bbox_head._forward_hooks
-    broken = [torch.zeros(2, 5, 12, 12)] * 3
+    broken = [torch.zeros(2, 5, *f.shape[2:]) for f in maps(3, seed=1)]
     with pytest.raises(RuntimeError):
         head.loss(broken, view(maps(3, seed=2)), samples)
     assert 'extract_feat' not in vars(model) and not model.bbox_head._forward_hooks

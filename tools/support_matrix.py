@@ -1,0 +1,63 @@
+"""Tries stock configs of mmdet and mmpretrain and writes docs/support_matrix.md.
+
+Results are kept in docs/support_matrix.json: only what is not there, or is named, is tried.
+"""
+
+import argparse
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.utils import get_installed_path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mmrkd.support import render, stock_names, try_config  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', help='only configs whose name begins so, e.g. mmdet::atss')
+    parser.add_argument('--again', action='store_true', help='try again what was tried before')
+    parser.add_argument('--failed', action='store_true', help='try again what failed')
+    parser.add_argument('--out', default=ROOT / 'docs' / 'support_matrix', type=Path, help='without .md and .json')
+    parser.add_argument('--limit', default=150, type=int, help='CPU seconds for one config')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    MMLogger.get_current_instance().setLevel('ERROR')
+    path = args.out.with_suffix('.json')
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    for name in stock_names():
+        if args.names and not name.startswith(tuple(args.names)):
+            continue
+        failed = any(status == 'fails' for status, _ in results.get(name, {}).get('methods', {}).values())
+        if name not in results or args.again or (failed and args.failed):
+            results[name] = try_in_time(name, args.limit)
+            gc.collect()  # models refer to themselves, and several of them fill the memory
+            print(name, results[name]['features'], results[name]['methods'], flush=True)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')
+            args.out.with_suffix('.md').write_text(render(results))
+
+
+def try_in_time(name, limit):
+    library = name.split('::')[0]
+    init_default_scope(library)
+    os.chdir(Path(get_installed_path(library)) / '.mim')  # some configs name others relative to it
+    signal.signal(signal.SIGPROF, lambda *_: (_ for _ in ()).throw(TimeoutError(f'more than {limit} s of CPU')))
+    signal.setitimer(signal.ITIMER_PROF, limit)
+    try:
+        return try_config(name)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+if __name__ == '__main__':
+    main()
