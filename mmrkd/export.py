@@ -176,10 +176,22 @@ def _derived(cfg: Config, distiller: Distiller, variant: str) -> Optional[Config
 def _integrating(distiller: Distiller) -> ERA:
     for method in (method for method in distiller.methods if isinstance(method, ERA)):
         if 'integrated' in method.variants:
+            _require_matched_levels(distiller)
             return method
         if 'integrated' in method.refused:
             raise ValueError(f'there is no integrated model. {method.refused["integrated"]}')
     raise ValueError('no method of this distillation has an integrated form; export the student instead')
+
+
+def _require_matched_levels(distiller: Distiller) -> None:
+    """A neck behind the student's own is given all levels, in their order."""
+    match = distiller.match
+    if [s for s, _ in match.pairs] != list(range(len(match.student_levels))):
+        raise ValueError(
+            f'the student has {len(match.student_levels)} levels, of which the teacher reads {len(match.pairs)}: there '
+            "is no plain config of the integrated form. Evaluate it with the distillation config, or let the student's "
+            'neck give the levels of the teacher alone.'
+        )
 
 
 def copy_config(cfg: Config) -> Config:

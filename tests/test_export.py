@@ -225,6 +225,14 @@ def test_integrated_needs_every_level_of_the_teacher(tmp_path):
         integrated_config(Config(dict(model=dict(student=student, teacher=teacher))), distiller)
 
 
+def test_integrated_of_a_student_with_more_levels_is_refused(tmp_path):
+    models = (tiny_retinanet(strides=(8, 16, 32, 64)), tiny_retinanet(16, 24), detection_batch())
+    cfg, ckpt, distiller, _ = trained('more', tmp_path, models)
+    assert 'integrated' in distiller.variants
+    with pytest.raises(ValueError, match='the student has 4 levels, of which the teacher reads 3'):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'integrated')
+
+
 def test_unknown_form_and_variant_are_refused(tmp_path):
     cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
     with pytest.raises(ValueError, match="one of .*'student', 'integrated'"):

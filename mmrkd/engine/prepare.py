@@ -8,7 +8,6 @@ from mmengine.config import Config, ConfigDict
 from mmrkd.export import OWN_HOOKS, RESUMABLE
 
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain fetches what is not there
-SELF_FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain downloads these when they are not there
 
 
 def is_distillation(cfg: Config) -> bool:
@@ -80,8 +79,6 @@ def missing_data(cfg: Config) -> list[tuple[str, str, str]]:
 def _data_paths(cfg: Config) -> Iterator[tuple[str, str, str]]:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for dataset in _datasets((cfg.get(name) or {}).get('dataset') or {}):
-            if dataset.get('type') in SELF_FETCHED:
-                continue
             if str(dataset.get('type')).split('.')[-1] in DOWNLOADED and dataset.get('download', True):
                 continue
             root = dataset.get('data_root') or ''

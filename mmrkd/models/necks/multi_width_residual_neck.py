@@ -61,11 +61,25 @@ class MultiWidthResidualNeck(BaseModule):
         """The projections P, one for each pair of widths."""
         return nn.ModuleList(neck.projection for neck in self.necks)
 
-    def steps(self, feats: Sequence[Tensor], detach_branches: bool = False) -> tuple[Features, list[Features]]:
+    def silence(self, first: int) -> None:
+        """Makes the branches from number ``first`` on return 0, see :meth:`MultiBranchResidualNeck.silence`."""
+        for neck in self.necks:
+            neck.silence(first)
+
+    def parameters_from(self, first: int) -> list[nn.Parameter]:
+        """Returns the parameters that only the branches from number ``first`` on have."""
+        return [parameter for neck in self.necks for parameter in neck.parameters_from(first)]
+
+    def steps(
+        self, feats: Sequence[Tensor], detach_branches: bool = False, num_branches: Optional[int] = None
+    ) -> tuple[Features, list[Features]]:
         """Computes ``h_0`` and ``[D_1, ..., D_N]``, see :meth:`MultiBranchResidualNeck.steps`."""
         if len(feats) != self.num_levels:
             raise ValueError(f'expected features of {self.num_levels} levels, found {len(feats)}')
-        parts = [n.steps([feats[i] for i in g], detach_branches) for n, g in zip(self.necks, self.groups)]
+        parts = [
+            neck.steps([feats[i] for i in group], detach_branches, num_branches)
+            for neck, group in zip(self.necks, self.groups)
+        ]
         initial = self._in_order([h for h, _ in parts])
         return initial, [self._in_order(d) for d in zip(*(increments for _, increments in parts))]
 

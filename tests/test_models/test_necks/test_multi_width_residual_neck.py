@@ -71,3 +71,16 @@ def test_every_level_needs_its_features_and_its_width():
         build().steps(maps(IN)[:3])
     with pytest.raises(ValueError, match='expected 3 widths'):
         MultiWidthResidualNeck([4, 4], [8, 8], num_levels=3)
+
+
+def test_branches_that_wait():
+    neck, feats = build(), maps(IN)
+    assert len(neck.steps(feats, num_branches=1)[1]) == 1
+    assert neck.steps(feats)[1][1][3].abs().sum() > 0
+    neck.silence(1)
+    initial, (first, second) = neck.steps(feats)
+    assert all(f.abs().sum() > 0 for f in first) and all(f.abs().sum() == 0 for f in second)
+    waiting = {id(p) for p in neck.parameters_from(1)}
+    expected = {id(p) for p in neck.parameters()} - {id(p) for n in neck.necks for p in n.projection.parameters()}
+    expected -= {id(p) for n in neck.necks for p in [*n.branches[:1].parameters(), *n.closes[:1].parameters()]}
+    assert waiting == expected
