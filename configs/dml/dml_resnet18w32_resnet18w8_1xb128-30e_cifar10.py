@@ -1,15 +1,6 @@
 """Deep mutual learning on CIFAR-10: the peer has the architecture of the teacher, whose weights play no part."""
 
-_base_ = '../baselines/resnet18w8_1xb128-30e_cifar10.py'
-model = dict(
-    _delete_=True,
-    type='mmrkd.Distiller',
-    student=_base_.model,
-    teacher=dict(
-        cfg='{{fileDirname}}/../baselines/resnet18w32_1xb128-30e_cifar10.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/resnet18w32_1xb128-30e_cifar10/epoch_30.pth',
-    ),
-    methods=[dict(type='mmrkd.DeepMutualLearning')],
-)
+_base_ = '../_base_/pairs/resnet18w32_resnet18w8_cifar10.py'
+model = dict(methods=[dict(type='mmrkd.DeepMutualLearning')])
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'peer'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'peer'))

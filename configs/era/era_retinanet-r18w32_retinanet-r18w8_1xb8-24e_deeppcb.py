@@ -1,15 +1,6 @@
 """ERA on DeepPCB. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py."""
 
-_base_ = '../baselines/retinanet-r18w8_1xb8-24e_deeppcb.py'
-model = dict(
-    _delete_=True,
-    type='mmrkd.Distiller',
-    student=_base_.model,
-    teacher=dict(
-        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
-    ),
-    methods=[dict(type='mmrkd.ERA', w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
-)
+_base_ = '../_base_/pairs/retinanet-r18w32_retinanet-r18w8_deeppcb.py'
+model = dict(methods=[dict(type='mmrkd.ERA', w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])])
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

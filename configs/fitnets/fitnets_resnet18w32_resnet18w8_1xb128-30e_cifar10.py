@@ -1,13 +1,4 @@
 """The plain feature hint on CIFAR-10, the baseline beside ERA."""
 
-_base_ = '../baselines/resnet18w8_1xb128-30e_cifar10.py'
-model = dict(
-    _delete_=True,
-    type='mmrkd.Distiller',
-    student=_base_.model,
-    teacher=dict(
-        cfg='{{fileDirname}}/../baselines/resnet18w32_1xb128-30e_cifar10.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/resnet18w32_1xb128-30e_cifar10/epoch_30.pth',
-    ),
-    methods=[dict(type='mmrkd.FitNets', w_feat=5.0)],
-)
+_base_ = '../_base_/pairs/resnet18w32_resnet18w8_cifar10.py'
+model = dict(methods=[dict(type='mmrkd.FitNets', w_feat=5.0)])

@@ -1,13 +1,4 @@
 """Plain KD at T = 4 on CIFAR-10, the baseline beside SemiOnlineKD."""
 
-_base_ = '../baselines/resnet18w8_1xb128-30e_cifar10.py'
-model = dict(
-    _delete_=True,
-    type='mmrkd.Distiller',
-    student=_base_.model,
-    teacher=dict(
-        cfg='{{fileDirname}}/../baselines/resnet18w32_1xb128-30e_cifar10.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/resnet18w32_1xb128-30e_cifar10/epoch_30.pth',
-    ),
-    methods=[dict(type='mmrkd.KD', tau=4.0)],
-)
+_base_ = '../_base_/pairs/resnet18w32_resnet18w8_cifar10.py'
+model = dict(methods=[dict(type='mmrkd.KD', tau=4.0)])
