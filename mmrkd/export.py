@@ -262,6 +262,11 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
     checkpoint = load_checkpoint_file(ckpt, allow_pickle)
     if form == 'student':
         plain, state = plain_config(cfg), checkpoint['state_dict']
+    elif form in COPIES and (size := cfg.model.teacher.get('input_size')):
+        raise ValueError(
+            f"a {form} runs on images of the teacher's input_size {tuple(size)}, which no plain config of this data "
+            "makes out of the student's images. Evaluate it with the distillation config (tools/test.py --variants)."
+        )
     elif form in FORMS:
         distiller = load_distiller(cfg, ckpt, allow_pickle)
         plain, state = variant_config(cfg, distiller, form), variant_state(cfg, distiller, form)

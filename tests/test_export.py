@@ -247,6 +247,14 @@ def test_integrated_of_a_student_with_more_levels_is_refused(tmp_path):
         export(cfg, ckpt, str(tmp_path / 'out'), 'integrated')
 
 
+def test_a_copy_of_a_teacher_with_an_input_size_is_refused(tmp_path):
+    cfg, ckpt, *_ = trained('classifier', tmp_path, method=dict(type='mmrkd.SemiOnlineKD'))
+    cfg.model.teacher.input_size = (64, 64)
+    with pytest.raises(ValueError, match=r'a bridge runs on images .* \(64, 64\)'):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'bridge')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_unknown_form_and_variant_are_refused(tmp_path):
     cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
     with pytest.raises(ValueError, match="one of .*'student', 'integrated'"):
