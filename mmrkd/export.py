@@ -36,7 +36,7 @@ def plain_config(cfg: Config) -> Config:
     """
     plain = Config(deepcopy(cfg._cfg_dict))
     plain.model = load_model_config(cfg.model.student)
-    plain.custom_hooks = [h for h in plain.get('custom_hooks') or [] if h.get('type') not in OWN_HOOKS]
+    plain.custom_hooks = [h for h in plain.get('custom_hooks') or [] if 'mmrkd.' not in str(h.get('type'))]
     for loop, stock in (('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
         if 'Variant' in str((plain.get(loop) or {}).get('type')):
             plain[loop] = dict(type=stock)
@@ -47,14 +47,20 @@ def plain_config(cfg: Config) -> Config:
             part.pop('on_write_error', None)
     if plain.get('optim_wrapper', {}).get('type') == 'mmrkd.AutocastOptimWrapper':
         plain.optim_wrapper.type = 'OptimWrapper'
-    return _importing(plain) if "'mmrkd." in str(plain.model) else plain
+    return _importing(plain, "'mmrkd." in str(plain.model))
 
 
-def _importing(cfg: Config) -> Config:
-    """Adds mmrkd to the ``custom_imports`` of a config."""
+def _importing(cfg: Config, needed: bool = True) -> Config:
+    """Adds mmrkd to the ``custom_imports`` of a config, or takes it out."""
     imports = dict(cfg.get('custom_imports') or {})
-    names = [name for name in imports.get('imports', []) if name != 'mmrkd']
-    cfg.custom_imports = {**imports, 'imports': [*names, 'mmrkd'], 'allow_failed_imports': False}
+    listed = imports.get('imports') or []
+    names = [name for name in ([listed] if isinstance(listed, str) else listed) if name != 'mmrkd']
+    if needed:
+        cfg.custom_imports = {**imports, 'imports': [*names, 'mmrkd'], 'allow_failed_imports': False}
+    elif names:
+        cfg.custom_imports = {**imports, 'imports': names}
+    else:
+        cfg._cfg_dict.pop('custom_imports', None)
     return cfg
 
 
@@ -256,6 +262,11 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
     checkpoint = load_checkpoint_file(ckpt, allow_pickle)
     if form == 'student':
         plain, state = plain_config(cfg), checkpoint['state_dict']
+    elif form in COPIES and (size := cfg.model.teacher.get('input_size')):
+        raise ValueError(
+            f"a {form} runs on images of the teacher's input_size {tuple(size)}, which no plain config of this data "
+            "makes out of the student's images. Evaluate it with the distillation config (tools/test.py --variants)."
+        )
     elif form in FORMS:
         distiller = load_distiller(cfg, ckpt, allow_pickle)
         plain, state = variant_config(cfg, distiller, form), variant_state(cfg, distiller, form)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.engine.cost import measure_cost
 from mmrkd.export import build_variant, export, integrated_config, load_distiller, plain_config
-from mmrkd.registry import MODELS
+from mmrkd.registry import HOOKS, MODELS
 from mmrkd.testing import (
     build_distiller,
     classification_batch,
@@ -190,7 +190,21 @@ def test_a_config_keeps_its_own_imports_beside_mmrkd(tmp_path):
     cfg, *_ = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
     cfg.custom_imports = dict(imports=['json', 'mmrkd'])
     assert plain_config(cfg).custom_imports.imports == ['json', 'mmrkd']
-    assert 'custom_imports' not in plain_config(trained('retinanet', tmp_path)[0])
+    cfg = trained('retinanet', tmp_path)[0]
+    assert 'custom_imports' not in plain_config(cfg)
+    for imports, left in (['json', 'mmrkd'], ['json']), (['mmrkd'], None), ('mmrkd', None):
+        cfg.custom_imports = dict(imports=imports)
+        assert (plain_config(cfg).get('custom_imports') or {}).get('imports') == left
+
+
+def test_hooks_of_a_distillation_are_not_in_a_plain_config(tmp_path):
+    """Plain mmdet does not know them, and each asks a distiller for its methods."""
+    cfg = trained('retinanet', tmp_path)[0]
+    own = [hook for hook in HOOKS.module_dict if hook != 'ResumableCheckpointHook']
+    assert {'DistillScheduleHook', 'ExpandHook', 'CompileHook', 'PhaseHook'} <= set(own)
+    cfg.custom_hooks = [dict(type='NumClassCheckHook'), *(dict(type=f'mmrkd.{hook}') for hook in own)]
+    cfg.custom_hooks.append(dict(type=HOOKS.get('mmrkd.ExpandHook'), at=[1]))
+    assert [hook.type for hook in plain_config(cfg).custom_hooks] == ['NumClassCheckHook']
 
 
 def test_load_distiller_restores_every_weight(tmp_path):
@@ -231,6 +245,14 @@ def test_integrated_of_a_student_with_more_levels_is_refused(tmp_path):
     assert 'integrated' in distiller.variants
     with pytest.raises(ValueError, match='the student has 4 levels, of which the teacher reads 3'):
         export(cfg, ckpt, str(tmp_path / 'out'), 'integrated')
+
+
+def test_a_copy_of_a_teacher_with_an_input_size_is_refused(tmp_path):
+    cfg, ckpt, *_ = trained('classifier', tmp_path, method=dict(type='mmrkd.SemiOnlineKD'))
+    cfg.model.teacher.input_size = (64, 64)
+    with pytest.raises(ValueError, match=r'a bridge runs on images .* \(64, 64\)'):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'bridge')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_unknown_form_and_variant_are_refused(tmp_path):

@@ -4,6 +4,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from fractions import Fraction
 from typing import Any, Optional
 
 import torch
@@ -46,9 +47,11 @@ class ModelAdapter(ABC):
     Attributes:
         dry_sizes: Pixels of the blank square images of a dry run. The first that the model can run on is taken: some
             have one input size of their own, others shrink a small image away.
+        detects: Whether the outputs are dense predictions with boxes.
     """
 
     dry_sizes: tuple[int, ...] = (128, 320, 512)
+    detects: bool = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -95,6 +98,10 @@ class ModelAdapter(ABC):
     @abstractmethod
     def head_outputs(self, feats: Any) -> Any:
         """Runs only that head on ``feats``."""
+
+    def training_outputs(self, feats: Any) -> Any:
+        """As :meth:`head_outputs`, in the form that the model's own losses see: some heads have two forms."""
+        return self.head_outputs(feats)
 
     @abstractmethod
     def logits(self, outputs: Any) -> list[Tensor]:
@@ -210,6 +217,10 @@ class ModelAdapter(ABC):
         with self.evaluating(), self.tapped(names) as taps:
             self.extract(image)
         return taps
+
+    def pixels_per_cell(self, feature: Tensor) -> Optional[Fraction]:
+        """The exact stride of a map that a dry run gave; ``None`` for a vector."""
+        return Fraction(self.dry_size, feature.shape[-1]) if feature.dim() == 4 else None
 
     def levels(self, feats: Any) -> tuple[Level, ...]:
         """Describes the distillable features of a dry run.

@@ -15,6 +15,8 @@ NOT_DENSE = ('roi_head', 'semantic_head')
 class DetectionAdapter(ModelAdapter):
     """Any mmdet ``BaseDetector``. The distillable features are the levels that the neck gives."""
 
+    detects = True
+
     def features(self, feats: Any) -> Features:
         """Returns the levels ``(N, C, H_l, W_l)``, mostly finest first."""
         levels = super().features(feats)
@@ -37,14 +39,29 @@ class DetectionAdapter(ModelAdapter):
         """Returns what the dense head computes: usually ``(cls_scores, bbox_preds, ...)``, a list over levels each."""
         return self.head(feats)
 
+    def training_outputs(self, feats: Any) -> tuple[list[Tensor], ...]:
+        """In evaluation FCOS multiplies its boxes by the strides, and VFNet leaves its first boxes out."""
+        with self._heads_in_training():
+            return self.head_outputs(feats)
+
     def logits(self, outputs: tuple[list[Tensor], ...]) -> list[Tensor]:
         """Returns ``(N * H_l * W_l * A, K)`` for each level."""
         classes = self.head.cls_out_channels
         return [s.permute(0, 2, 3, 1).reshape(-1, classes) for s in outputs[0]]
 
     def boxes(self, outputs: tuple[list[Tensor], ...]) -> list[Tensor]:
-        """Returns ``(N * H_l * W_l * A, 4 * box_bins)`` for each level."""
-        return [b.permute(0, 2, 3, 1).reshape(-1, 4 * self.box_bins) for b in outputs[1]]
+        """Returns ``(N * H_l * W_l * A, 4 * box_bins)`` for each level.
+
+        Raises:
+            ValueError: The head regresses something else (the points of RepPoints).
+        """
+        values, classes = 4 * self.box_bins, self.head.cls_out_channels
+        if any(b.shape[1] * classes != s.shape[1] * values for s, b in zip(*outputs[:2])):
+            raise ValueError(
+                f'{type(self.head).__name__} does not regress {values} values for each prediction, so there are no '
+                'boxes to compare. Set w_box=0.'
+            )
+        return [b.permute(0, 2, 3, 1).reshape(-1, values) for b in outputs[1]]
 
     @property
     def box_bins(self) -> int:

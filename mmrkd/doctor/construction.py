@@ -139,7 +139,8 @@ def _examine_wiring(
     """Wires the methods one by one, each in a distiller of its own, and names what stands in the way."""
 
     def wire(parts: list) -> None:
-        Distiller(model.student, teacher, parts, data_preprocessor=model.get('data_preprocessor'))
+        own = {key: model[key] for key in ('data_preprocessor', 'resize') if key in model}
+        Distiller(model.student, teacher, parts, **own)
 
     faults = len(report.faults)
     with report.expecting('build-failed', NoCommonStride='no-common-stride'):

@@ -27,6 +27,7 @@ from mmrkd.doctor.settings import (
     examine_distiller,
     examine_optimizer,
     examine_settings,
+    uses_teacher,
 )
 from mmrkd.doctor.trial import score_teacher, try_batch
 from mmrkd.engine.prepare import is_distillation
@@ -103,7 +104,9 @@ def examine_run(
             batch = next(iter(small_loader(dataset, indices, loader)))
         if batch is not None:
             try_batch(distiller, batch, report, thorough)
-    if not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
+    if not uses_teacher(distiller):
+        report.say('no method needs the trained teacher: it was not evaluated')
+    elif not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
         report.say('no val_dataloader or no val_evaluator: the teacher was not evaluated')
     elif 'val_dataloader' in datasets:
         score_teacher(distiller, datasets['val_dataloader'], cfg, images, report)

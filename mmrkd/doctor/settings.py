@@ -46,14 +46,14 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
     """
     teacher = distiller.teacher.model
     broken = [k for k, v in teacher.state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
-    if broken:
+    if broken and uses_teacher(distiller):
         report.fault(
             'teacher-nan', f'{len(broken)} weights of the teacher are NaN or infinite: {", ".join(broken[:6])}'
         )
     if not any(p.requires_grad for p in distiller.student.parameters()):
         report.fault('student-frozen', 'no parameter of the student requires a gradient')
     sizes = [sum(p.numel() for p in model.parameters()) for model in (distiller.student, teacher)]
-    if sizes[1] < sizes[0]:
+    if sizes[1] < sizes[0] and uses_teacher(distiller):
         report.fault('swapped', f'the teacher has {sizes[1]:,} parameters, fewer than the student with {sizes[0]:,}')
     if not len(distiller.methods):
         report.fault('no-method', 'methods is empty')
@@ -63,6 +63,12 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
             report.fault('heads-differ', f'{name}: {", ".join(dropped)} was switched off: the two heads do not line up')
         elif not method.active:
             report.fault('zero-weight', f'{name}: every weight is 0, so neither the method nor the teacher is run')
+
+
+def uses_teacher(distiller: Distiller) -> bool:
+    """Whether the trained teacher matters: deep mutual learning takes nothing but its config."""
+    mutual = len(distiller.methods) and not any(method.needs_teacher for method in distiller.methods)
+    return not mutual or bool(distiller.init_student)
 
 
 def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: Report) -> None:

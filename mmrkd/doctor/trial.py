@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
-from mmrkd.models import Distiller
+from mmrkd.models import Distiller, ResidualKD
 
 HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
 LOWEST_AP = 0.01
@@ -31,6 +31,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
     """
     distiller.train()
     with report.expecting('step-failed'):
+        _enter_first_phase(distiller, report)
         data = distiller.data_preprocessor(batch, True)
         kept: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):
@@ -40,6 +41,15 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         _judge_terms(terms, norms, distiller, report)
         if thorough:
             _estimate(distiller, data, kept, report)
+
+
+def _enter_first_phase(distiller: Distiller, report: Report) -> None:
+    """What PhaseHook does when an epoch begins, which is later than this."""
+    for name, method in zip(distiller.names, distiller.methods):
+        if isinstance(method, ResidualKD) and method.progressive:
+            method.enter_phase(method.phase_of(0))
+            method.hold_frozen()
+            report.say(f'{name} trains in phases: this is the first, {method.phase!r}')
 
 
 def _gradient_norms(

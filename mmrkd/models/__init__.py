@@ -20,7 +20,12 @@ from mmrkd.models.methods import (
     ResidualKD,
     SemiOnlineKD,
 )
-from mmrkd.models.necks import ChannelStandardizer, MultiBranchResidualNeck, ResidualAssistantNeck
+from mmrkd.models.necks import (
+    ChannelStandardizer,
+    MultiBranchResidualNeck,
+    MultiWidthResidualNeck,
+    ResidualAssistantNeck,
+)
 from mmrkd.models.teacher import FrozenTeacher
 
 __all__ = [
@@ -40,6 +45,7 @@ __all__ = [
     'KnowledgeBridge',
     'MobileNetV1',
     'MultiBranchResidualNeck',
+    'MultiWidthResidualNeck',
     'OutputMimicry',
     'ResidualAssistantNeck',
     'ResidualKD',

@@ -115,9 +115,9 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def outputs(self, feats: Any) -> Any:
-        """Returns detached outputs of the teacher's head."""
+        """Returns detached outputs of the teacher's head, in the form that a model in training gives them."""
         with self._norms():
-            return self.adapter.head_outputs(feats)
+            return self.adapter.training_outputs(feats)
 
     @contextmanager
     def _norms(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from mmrkd.doctor import FAULTS, FaultError, examine, train_checked
 from mmrkd.engine.compose import compose
 from mmrkd.models import DistillMethod
 from mmrkd.registry import MODELS
-from mmrkd.testing import save_random_teacher, tiny_classifier, tiny_retinanet
+from mmrkd.testing import paired, save_random_teacher, tiny_classifier, tiny_retinanet
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDED = {}
@@ -401,6 +401,38 @@ def test_a_healthy_config_has_no_fault(healthy):
     assert not report.faults, str(report)
     assert 'level 0  stride 8, 16ch   level 0  stride 8, 24ch   16 -> 24' in str(report)
     assert 'the teacher on 8 validation images: coco/bbox_mAP 0.' in str(report)
+
+
+def test_a_method_that_trains_in_phases_is_examined_in_its_first(healthy):
+    healthy.model.student = paired(tiny_retinanet(), 6, 3)
+    healthy.model.methods = [dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(1, 2))]
+    report = examine(healthy)
+    assert not report.faults, str(report)
+    assert "residualkd trains in phases: this is the first, 'student'" in str(report)
+    assert 'residualkd.loss_student' in str(report) and 'residualkd.loss_assistant' not in str(report)
+
+
+def test_a_teacher_that_is_not_run_may_be_small_and_untrained(healthy, tmp_path):
+    healthy.model.teacher = save_random_teacher(tiny_retinanet(6, 12), tmp_path)
+    healthy.model.methods = [dict(type='mmrkd.DeepMutualLearning')]
+    report = examine(healthy)
+    assert not report.faults, str(report)
+    assert 'deepmutuallearning.loss_student_peer' in str(report)
+    healthy.model.init_student = 'head'
+    assert {fault.name for fault in examine(healthy).faults} >= {'swapped'}
+
+
+def test_a_mistake_beside_levels_that_are_resized(healthy, tmp_path):
+    """The parts are wired as the whole would be."""
+    student = healthy.model.student
+    student.neck.update(end_level=2, num_outs=2)
+    student.bbox_head.anchor_generator.strides = [8, 16]
+    teacher = tiny_retinanet(16, 24)
+    teacher['neck'].update(start_level=3, num_outs=2)
+    teacher['bbox_head']['anchor_generator']['strides'] = [32, 64]
+    healthy.model.update(teacher=save_random_teacher(teacher, tmp_path), resize='bilinear')
+    misspelt_tap(healthy, tmp_path)
+    assert [fault.name for fault in examine(healthy).faults] == ['tap-not-found']
 
 
 def test_a_classifier_is_examined_too(tmp_path, monkeypatch):

@@ -123,6 +123,15 @@ class TestStateOfTheRun:
         with pytest.raises(ValueError, match='cannot resume with another teacher.*Was its file replaced'):
             train(prepare_config(cfg))
 
+    def test_a_teacher_whose_statistics_drift_is_still_the_same(self, run_cfg, train, tmp_path):
+        methods = [dict(type='mmrkd.SemiOnlineKD', teacher_bn='train')]
+        first = train(prepare_config(run_cfg(tmp_path, methods=methods, **{'train_cfg.max_epochs': 1})))
+        assert (
+            first.model.teacher.fingerprint()
+            != load_checkpoint_file(str(tmp_path / 'epoch_1.pth'))[RUN_STATE]['teacher']
+        )
+        assert train(prepare_config(run_cfg(tmp_path, methods=methods, resume=True))).iter == 4
+
     def runner(self, **sampler):
         loop = SimpleNamespace(dataloader=SimpleNamespace(sampler=SimpleNamespace(**sampler)), told=[])
         loop.continue_from = lambda *told: loop.told.append(told)

@@ -41,6 +41,12 @@ class ResumableCheckpointHook(CheckpointHook):
         self._random_states: Optional[list[dict]] = None
         self._teacher: Optional[str] = None
 
+    def before_run(self, runner: Runner) -> None:
+        """Hashes a teacher with ``batch_statistics`` before it drifts; others are hashed when it is needed."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if hasattr(model, 'teacher') and model.teacher.batch_statistics:
+            self._fingerprint(runner)
+
     def before_train(self, runner: Runner) -> None:
         """Takes the place of mmengine's local storage."""
         super().before_train(runner)

@@ -49,11 +49,11 @@ class OutputMimicry:
         if not weight:
             return {}
         logits, target_logits = (torch.cat(self.adapter.logits(o)) for o in (outputs, targets))
-        boxes, target_boxes = self.adapter.boxes(outputs), self.adapter.boxes(targets)
-        tau = self.tau or (1.0 if boxes else 4.0)
+        tau = self.tau or (1.0 if self.adapter.detects else 4.0)
         divergence = sigmoid_kl if self.adapter.sigmoid else kl_divergence
         losses = {name: weight * divergence(logits, target_logits, tau)}
-        if boxes and self.w_box:
+        if self.adapter.detects and self.w_box:
+            boxes, target_boxes = self.adapter.boxes(outputs), self.adapter.boxes(targets)
             distance = self._box(torch.cat(boxes), torch.cat(target_boxes), self._confidence(target_logits))
             losses[f'{name}_box'] = weight * self.w_box * distance
         return losses

@@ -55,16 +55,18 @@ class AttentionTransfer(DistillMethod):
 
     def setup(self, pair: Pair) -> None:
         """Pairs the maps of each two layers by stride, on a blank image."""
+        pair.require_same_pixels('AttentionTransfer')
         own = pair.student.dry_run_taps(self.student_taps)
         others = pair.teacher.adapter.dry_run_taps(self.teacher_taps)
         self.pairs = []
         for name, other in zip(self.student_taps, self.teacher_taps):
-            sizes = [[f.shape[2:] for f in _maps(taps[n])] for taps, n in ((own, name), (others, other))]
-            found = [(s, sizes[1].index(size)) for s, size in enumerate(sizes[0]) if size in sizes[1]]
+            strides = [pair.student.pixels_per_cell(f) for f in _maps(own[name])]
+            counterparts = [pair.teacher.adapter.pixels_per_cell(f) for f in _maps(others[other])]
+            found = [(s, counterparts.index(stride)) for s, stride in enumerate(strides) if stride in counterparts]
             if not found:
                 raise ValueError(
-                    f'{name!r} of the student and {other!r} of the teacher give no maps of the same stride: for one '
-                    f'image (H, W) are {[tuple(s) for s in sizes[0]]} and {[tuple(s) for s in sizes[1]]}'
+                    f'{name!r} of the student and {other!r} of the teacher give no maps of the same stride: they '
+                    f'have {[*map(str, strides)]} and {[*map(str, counterparts)]}'
                 )
             self.pairs += [(name, s, other, t) for s, t in found]
 

@@ -39,6 +39,15 @@ class Pair:
                 'Give both models the same classes, strides, priors and box coder, or use a method on features.'
             )
 
+    def require_same_pixels(self, what: str) -> None:
+        """Raises ValueError if the teacher sees resized images, so that a cell of its maps lies elsewhere."""
+        if self.teacher.input_size is not None:
+            raise ValueError(
+                f'{what} compares maps cell by cell, but the teacher has an input_size of its own '
+                f'{tuple(self.teacher.input_size)}, so that its cells lie elsewhere. Take a teacher without one, or '
+                'a method on pooled features or logits.'
+            )
+
     def require_ground_truth(self, what: str) -> None:
         """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
         if self.teacher.adapter.with_mask and not self.student.with_mask:

@@ -132,8 +132,10 @@ class ResidualKD(DistillMethod):
         self.student_taps, self.teacher_taps = (*self.student_names, *self.assistant_names), (source,)
         own = pair.student.dry_run_taps(self.student_names)
         own = [own[name] for name in self.student_names]
+        if any(feat.dim() == 4 for feat in own):
+            pair.require_same_pixels('ResidualKD')
         others = _as_tuple(pair.teacher.adapter.dry_run_taps([source])[source])
-        self.counterparts = _match_cells(dict(zip(stages, own)), others, source)
+        self.counterparts = _match_strides(pair, dict(zip(stages, own)), others, source)
         others = [others[index] for index in self.counterparts]
         standardize = self.distance == 'mse' and not pair.match.pooled if self.standardize is None else self.standardize
         self.standardizer = ChannelStandardizer([f.shape[1] for f in others]) if standardize else None
@@ -277,21 +279,18 @@ def _as_tuple(feats: Any) -> tuple[Tensor, ...]:
     return (feats,) if isinstance(feats, Tensor) else tuple(feats)
 
 
-def _cells(feat: Tensor) -> Optional[int]:
-    return feat.shape[-1] if feat.dim() == 4 else None
-
-
-def _match_cells(own: dict[str, Tensor], others: Sequence[Tensor], source: str) -> list[int]:
-    """Equal numbers of cells for one blank image mean equal strides."""
-    index_of = {_cells(feat): index for index, feat in enumerate(others)}
-    missing = [stage for stage, feat in own.items() if _cells(feat) not in index_of]
+def _match_strides(pair: Pair, own: dict[str, Tensor], others: Sequence[Tensor], source: str) -> list[int]:
+    """Returns for each stage the index of the teacher's feature of the same stride; of vectors, the vector's."""
+    index_of = {pair.teacher.adapter.pixels_per_cell(feat): index for index, feat in enumerate(others)}
+    strides = {stage: pair.student.pixels_per_cell(feat) for stage, feat in own.items()}
+    missing = [stage for stage, stride in strides.items() if stride not in index_of]
     if missing:
         raise ValueError(
-            f'the stages {missing} of the student have no counterpart of the same stride in the teacher: for a blank '
-            f'image they are {[tuple(own[stage].shape) for stage in missing]}, and {source!r} of the teacher gives '
+            f'the stages {missing} of the student have no counterpart of the same stride in the teacher: for blank '
+            f'images they are {[tuple(own[stage].shape) for stage in missing]}, and {source!r} of the teacher gives '
             f'{[tuple(feat.shape) for feat in others]}. Compare other stages, or give the teacher more out_indices.'
         )
-    return [index_of[_cells(feat)] for feat in own.values()]
+    return [index_of[stride] for stride in strides.values()]
 
 
 def _lift(own: Tensor, other: Tensor, standardized: bool) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, TeacherStatistics, sum_losses
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.registry import MODELS
-from mmrkd.structures import Features, StudentView, TeacherView
+from mmrkd.structures import Features, StudentView, TeacherView, resized
 
 
 @MODELS.register_module()
@@ -141,7 +141,7 @@ class SemiOnlineKD(DistillMethod):
 
     def _feature_losses(self, student: StudentView, teacher: TeacherView, feats: Any) -> dict[str, Tensor]:
         own = self.bridge.adapter.features(feats)
-        bridge = [own[t] for _, t in self.match.pairs]
+        bridge = [resized(own[t], f, self.match.resize) for (_, t), f in zip(self.match.pairs, student.feats)]
         estimates = [projection(f) for projection, f in zip(self.projections, student.feats)]
         return {
             'loss_teacher_bridge_feat': self.feature_loss(bridge, teacher.feats),
