@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
 from mmrkd.models import Distiller, ResidualKD
+from mmrkd.models.loss_guard import LossGuard
 
 HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
 LOWEST_AP = 0.01
@@ -32,6 +33,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
     distiller.train()
     with report.expecting('step-failed'):
         _enter_first_phase(distiller, report)
+        distiller.guard = LossGuard('ignore')  # a term that is not finite has a fault of its own
         data = distiller.data_preprocessor(batch, True)
         kept: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):

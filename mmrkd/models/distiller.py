@@ -57,7 +57,8 @@ class Distiller(BaseModel):
             (``integrated``, ``blend``). Defaults to ``'student'``.
         data_preprocessor: The student's, where its config has none of its own. A runner hands over the one that
             mmpretrain's configs keep beside the model.
-        on_nonfinite: What a loss term that is NaN or infinite does: ``'stop'`` or ``'skip'``, see :class:`LossGuard`.
+        on_nonfinite: What a loss term that is NaN or infinite does: ``'stop'``, ``'skip'`` or ``'ignore'``, see
+            :class:`LossGuard`.
         init_student: Parts that start from the teacher's weights where name and shape agree, such as ``'neck,head'``,
             see :func:`mmrkd.models.inheritance.inherit_weights`. Defaults to none.
         resize: ``'nearest'``, ``'bilinear'`` or ``'area'`` allows the teacher's maps to be interpolated to the grid of

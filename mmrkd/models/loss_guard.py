@@ -18,7 +18,7 @@ class LossGuard:
     Args:
         on_nonfinite: ``'stop'`` raises an error. ``'skip'`` warns and replaces the losses of the step by one of 0 that
             gives each parameter a gradient of 0, in all processes: the batch contributes nothing, while momentum and
-            weight decay go on.
+            weight decay go on. ``'ignore'`` lets it pass.
         most_in_a_row: After so many skipped steps in a row it stops all the same: the weights are broken, not a batch.
 
     Raises:
@@ -26,8 +26,8 @@ class LossGuard:
     """
 
     def __init__(self, on_nonfinite: str = 'stop', most_in_a_row: int = 10) -> None:
-        if on_nonfinite not in ('stop', 'skip'):
-            raise ValueError(f"on_nonfinite must be 'stop' or 'skip', found {on_nonfinite!r}")
+        if on_nonfinite not in ('stop', 'skip', 'ignore'):
+            raise ValueError(f"on_nonfinite must be 'stop', 'skip' or 'ignore', found {on_nonfinite!r}")
         self.on_nonfinite, self.most_in_a_row, self.skipped = on_nonfinite, most_in_a_row, 0
 
     def __call__(self, losses: dict[str, Any], samples: Sequence, parameters: Iterable[nn.Parameter]) -> dict[str, Any]:
@@ -36,6 +36,8 @@ class LossGuard:
         Raises:
             ValueError: A term is not finite, and the step is not to be skipped.
         """
+        if self.on_nonfinite == 'ignore':
+            return losses
         finite = {name: _finite(value) for name, value in losses.items() if 'loss' in name}
         everywhere = torch.stack(list(finite.values())).all().float()
         all_reduce(everywhere, op='min')

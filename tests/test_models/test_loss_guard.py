@@ -53,8 +53,8 @@ class TestAlone:
             guard(bad, SAMPLES, [parameter])
 
     def test_other_options_are_refused(self):
-        with pytest.raises(ValueError, match="on_nonfinite must be 'stop' or 'skip', found 'ignore'"):
-            LossGuard('ignore')
+        with pytest.raises(ValueError, match="on_nonfinite must be 'stop', 'skip' or 'ignore', found 'warn'"):
+            LossGuard('warn')
 
 
 class Overflowing(DistillMethod):
