@@ -19,8 +19,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Export a distilled student as plain files')
     parser.add_argument('config', help='distillation config')
     parser.add_argument('checkpoint', help='checkpoint of its training')
-    parser.add_argument('--out', default='exported', help='folder to write to')
-    parser.add_argument('--form', '--variant', choices=FORMS, default='student', help='what to write')
+    parser.add_argument('--out', default='exported', help='folder to write to (default: %(default)s)')
+    parser.add_argument(
+        '--form',
+        '--variant',
+        choices=FORMS,
+        default='student',
+        help="what to write (default: %(default)s): integrated with the teacher's head (ERA), student_alone without "
+        'the assistant (ResidualKD), bridge (SemiOnlineKD), peer (deep mutual learning)',
+    )
     parser.add_argument(
         '--allow-pickle', action='store_true', help='load a checkpoint that may run code: if you trust it'
     )
