@@ -257,8 +257,12 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
         The paths of config and checkpoint.
 
     Raises:
-        ValueError: The form does not exist, or the checkpoint does not fit.
+        ValueError: The form does not exist, the checkpoint does not fit, or the config is that of a plain model.
     """
+    if 'student' not in cfg.model:
+        raise ValueError(
+            f'expected a distillation config, found a plain {cfg.model.get("type")}: its checkpoints need no export'
+        )
     checkpoint = load_checkpoint_file(ckpt, allow_pickle)
     if form == 'student':
         plain, state = plain_config(cfg), checkpoint['state_dict']

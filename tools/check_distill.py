@@ -27,7 +27,13 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     add_compose_arguments(parser)
     parser.add_argument('--images', type=int, help='validation images for the teacher (default: 16, classifiers 64)')
-    parser.add_argument('--ignore', action='append', default=[], metavar='FAULT', help='a fault to accept, by name')
+    parser.add_argument(
+        '--ignore',
+        action='append',
+        default=[],
+        metavar='FAULT',
+        help='a fault to accept, by name; may be given several times',
+    )
     return parser.parse_args()
 
 

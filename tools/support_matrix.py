@@ -25,26 +25,29 @@ from mmrkd.support import render, stock_names, try_config  # noqa: E402
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', nargs='*', help='only configs whose name begins so, e.g. mmdet::atss')
-    parser.add_argument('--again', action='store_true', help='try again what was tried before')
-    parser.add_argument('--failed', action='store_true', help='try again what failed')
-    parser.add_argument('--out', default=ROOT / 'docs' / 'support_matrix', type=Path, help='without .md and .json')
-    parser.add_argument('--limit', default=150, type=int, help='CPU seconds for one config')
+    parser.add_argument('--again', action='store_true', help='try everything again')
+    parser.add_argument('--failed', action='store_true', help='of what was tried before, try again only what failed')
+    parser.add_argument(
+        '--out', default=ROOT / 'docs' / 'support_matrix', type=Path, help='without .md and .json (default: in docs/)'
+    )
+    parser.add_argument('--limit', default=150, type=int, help='CPU seconds for one config (default: %(default)s)')
     args = parser.parse_args()
+    names = [name for name in stock_names() if name.startswith(tuple(args.names or ['']))]
+    if not names:
+        parser.error(f'no stock config has a name that begins with {" or ".join(args.names)}')
     torch.set_num_threads(1)
     MMLogger.get_current_instance().setLevel('ERROR')
-    path = args.out.with_suffix('.json')
+    path = args.out.absolute().with_suffix('.json')  # each trial changes the working directory
     results = json.loads(path.read_text()) if path.is_file() else {}
-    for name in stock_names():
-        if args.names and not name.startswith(tuple(args.names)):
-            continue
+    for name in names:
         failed = any(status == 'fails' for status, _ in results.get(name, {}).get('methods', {}).values())
-        if name not in results or args.again or (failed and args.failed):
+        if name not in results or args.again or (failed if args.failed else args.names):
             results[name] = try_in_time(name, args.limit)
             gc.collect()  # models refer to themselves, and several of them fill the memory
             print(name, results[name]['features'], results[name]['methods'], flush=True)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')
-            args.out.with_suffix('.md').write_text(render(results))
+            path.with_suffix('.md').write_text(render(results))
 
 
 def try_in_time(name, limit):

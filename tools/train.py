@@ -28,7 +28,13 @@ def parse_args() -> argparse.Namespace:
         '--resume', nargs='?', const='auto', help='resume from a checkpoint; without a value, from the latest one'
     )
     parser.add_argument('--no-check', action='store_true', help='start without the pre-flight check')
-    parser.add_argument('--ignore', action='append', default=[], metavar='FAULT', help='a fault to accept, by name')
+    parser.add_argument(
+        '--ignore',
+        action='append',
+        default=[],
+        metavar='FAULT',
+        help='a fault to accept, by name; may be given several times',
+    )
     return parser.parse_args()
 
 

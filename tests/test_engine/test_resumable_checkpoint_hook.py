@@ -164,6 +164,24 @@ class TestStateOfTheRun:
         assert capsys.readouterr().out == ''
 
 
+class TestBest:
+    @pytest.fixture
+    def hook(self):
+        return ResumableCheckpointHook(save_best='coco/bbox_mAP', rule='greater')
+
+    def test_a_validation_without_detections_does_not_stop_the_training(self, hook, capsys):
+        hook.after_val_epoch(None, {'integrated/coco/bbox_mAP': 0.1})  # mmdet gives nothing for the student
+        assert 'the validation gave no coco/bbox_mAP' in capsys.readouterr().out
+
+    def test_a_misspelt_metric_does(self, hook):
+        with pytest.raises(ValueError, match="save_best='coco/bbox_mAP'.*'coco/segm_mAP'"):
+            hook.after_val_epoch(None, {'coco/segm_mAP': 0.2})
+
+    def test_without_save_best_nothing_is_said(self, capsys):
+        ResumableCheckpointHook().after_val_epoch(None, {'coco/segm_mAP': 0.2})
+        assert capsys.readouterr().out == ''
+
+
 class TestPrepared:
     def test_stock_parts_are_replaced_and_put_back(self, run_cfg, tmp_path):
         cfg = prepare_config(run_cfg(tmp_path))

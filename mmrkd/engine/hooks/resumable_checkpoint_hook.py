@@ -26,6 +26,8 @@ class ResumableCheckpointHook(CheckpointHook):
     - ``checkpoint['mmrkd_run']`` holds what mmengine leaves out and an exact continuation needs: the random states of
       every process, the seed of the sampler, whether the validation that was due has been done, and a hash of the
       teacher. :class:`mmrkd.engine.loops.ResumableEpochLoop` and ``ResumableIterLoop`` take it up.
+    - A validation without a single detection, for which mmdet's COCO metric gives no value at all, does not end the
+      training with a ``KeyError``: that ``save_best`` has nothing to compare is said, and training goes on.
 
     Args:
         on_write_error: What happens if a checkpoint cannot be written (disk full, quota): ``'stop'`` ends the training
@@ -99,6 +101,18 @@ class ResumableCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, *args, **kwargs)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        missing = [key for key in self.key_indicators if key not in [*metrics, 'auto']]
+        for key in missing:
+            beside = [name for name in metrics if name.rpartition('/')[0] == key.rpartition('/')[0]]
+            if beside:
+                raise ValueError(f'save_best={key!r}: there is no such metric, the validation gives {beside}')
+            print_log(
+                f'no best checkpoint is looked for: the validation gave no {key} (no prediction at all?)', 'current'
+            )
+        if missing:
+            return
         with self._writing():
             super()._save_best_checkpoint(runner, metrics)
 
