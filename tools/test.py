@@ -12,6 +12,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors  # noqa: E402
 from mmrkd.engine.prepare import is_distillation  # noqa: E402
+from mmrkd.engine.resume import require_fit  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +36,7 @@ def main() -> None:
             raise ValueError('--variants needs a distillation config: a plain model has only itself')
         cfg.test_cfg = dict(type='mmrkd.VariantTestLoop', variants=args.variants)
     runner = build_runner(cfg, args.allow_pickle)
+    require_fit(runner.model, args.checkpoint, args.allow_pickle)
     metrics = runner.test()
     if args.cost:
         from mmrkd.engine.cost import cost_table

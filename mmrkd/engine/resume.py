@@ -8,8 +8,11 @@ from typing import Optional
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
 
-from mmrkd.checkpoint import BrokenCheckpointError, load_checkpoint_file
+from mmrkd.checkpoint import BrokenCheckpointError, load_checkpoint_file, load_strictly
+from mmrkd.models import Distiller
 
 
 def settle_checkpoint(cfg: Config, allow_pickle: bool = False) -> None:
@@ -33,6 +36,22 @@ def settle_checkpoint(cfg: Config, allow_pickle: bool = False) -> None:
             print_log(f'nothing to resume in {cfg.work_dir!r}: training starts from the beginning')
     elif cfg.get('load_from') is not None:
         _check(cfg.load_from, allow_pickle)
+
+
+def require_fit(model: nn.Module, path: str, allow_pickle: bool = False) -> None:
+    """Checks that the weights in a checkpoint are those of a model: mmengine only logs what does not fit, and goes on.
+
+    Args:
+        model: A plain model, or a distiller, of which the student counts; a parallel wrapper around it does not.
+        path: The checkpoint.
+        allow_pickle: Whether it may run code of its own.
+
+    Raises:
+        ValueError: Keys are missing or unexpected, or shapes differ.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    model = model.student if isinstance(model, Distiller) else model
+    load_strictly(model, load_checkpoint_file(path, allow_pickle)['state_dict'], f'checkpoint {path!r}')
 
 
 def latest_intact_checkpoint(work_dir: str, allow_pickle: bool = False) -> Optional[str]:

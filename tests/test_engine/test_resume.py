@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 
 from mmrkd.engine.launch import build_runner
-from mmrkd.engine.resume import latest_intact_checkpoint, settle_checkpoint
+from mmrkd.engine.resume import latest_intact_checkpoint, require_fit, settle_checkpoint
+from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_retinanet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,3 +138,21 @@ class TestNothingIsExecuted:
     def test_it_is_if_the_user_asks(self, malicious, tmp_path):
         settle_checkpoint(Config(dict(work_dir=str(tmp_path), resume=True)), allow_pickle=True)
         assert (tmp_path / 'mark').exists()
+
+
+class TestRequireFit:
+    def test_weights_of_another_model_are_refused(self, tmp_path):
+        path = str(tmp_path / 'wide.pth')
+        torch.save(dict(state_dict=build_model(tiny_retinanet(16)).state_dict()), path)
+        with pytest.raises(ValueError, match=r'wide.pth.* does not fit RetinaNet: .* other shapes'):
+            require_fit(build_model(tiny_retinanet(8)), path)
+        require_fit(build_model(tiny_retinanet(16)), path)
+
+    def test_of_a_distiller_the_student_counts(self, tmp_path):
+        teacher = save_random_teacher(tiny_retinanet(16), tmp_path)
+        distiller = build_distiller(tiny_retinanet(8), teacher, [dict(type='mmrkd.FitNets')])
+        path = str(tmp_path / 'student.pth')
+        torch.save(dict(state_dict=distiller.student.state_dict()), path)
+        require_fit(distiller, path)
+        with pytest.raises(ValueError, match='does not fit RetinaNet'):
+            require_fit(distiller, teacher['ckpt'])
