@@ -104,6 +104,13 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return 'out of memory' in text or "can't allocate memory" in text or 'not enough memory' in text
 
 
+def _leave_process_group() -> None:
+    """Ends the processes of a run together: gloo aborts one that is still at work when another is gone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
     """Ends a tool with the message of an expected error, and no traceback, unless ``MMRKD_DEBUG`` is set."""
 
@@ -111,6 +118,7 @@ def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
     def wrapper() -> None:
         try:
             main()
+            _leave_process_group()
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             if os.environ.get('MMRKD_DEBUG') or (isinstance(error, RuntimeError) and not _out_of_memory(error)):
                 raise

@@ -42,7 +42,7 @@ def make_resumable(cfg: Config) -> None:
     Whoever wrote a hook or a loop of their own keeps it.
     """
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))  # as mmengine does
     loop = cfg.get('train_cfg') or {}
     if 'by_epoch' in loop and 'type' not in loop:
         loop['type'] = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'

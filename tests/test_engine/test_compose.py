@@ -47,7 +47,7 @@ class TestCommandLine:
             methods=[dict(type='mmrkd.ERA')],
             init_student='head',
         )
-        assert cfg.default_hooks.pop('checkpoint') == dict(type='mmrkd.ResumableCheckpointHook')
+        assert cfg.default_hooks.pop('checkpoint') == dict(type='mmrkd.ResumableCheckpointHook', interval=1)
         assert cfg.train_cfg.pop('type') == 'mmrkd.ResumableEpochLoop' and plain.train_cfg.pop('by_epoch')
         ours = ('model', 'custom_hooks', 'work_dir')
         assert {k: v for k, v in cfg.items() if k not in ours} == {k: v for k, v in plain.items() if k not in ours}

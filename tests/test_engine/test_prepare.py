@@ -138,3 +138,8 @@ class TestData:
     )
     def test_what_cannot_be_looked_for(self, dataset):
         check_data(distillation(train_dataloader=dict(dataset=dataset)))
+
+
+def test_a_config_without_a_checkpoint_hook_saves_each_epoch_as_in_mmengine():
+    cfg = prepare_config(Config(dict(model=dict(type='mmrkd.Distiller'), default_hooks=dict())))
+    assert cfg.default_hooks.checkpoint == dict(type='mmrkd.ResumableCheckpointHook', interval=1)
