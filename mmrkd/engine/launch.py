@@ -105,10 +105,17 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 def _leave_process_group() -> None:
-    """Ends the processes of a run together: gloo aborts one that is still at work when another is gone."""
+    """Ends the processes of a run together.
+
+    Threads of gloo that are still there when Python takes itself down abort the process ("terminate called without an
+    active exception"), after all work is done; so it is left without that.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        if torch.distributed.get_backend() == 'gloo':
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
