@@ -4,6 +4,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmrkd', locations=['mmrkd.models'])
@@ -12,3 +13,4 @@ LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmrkd', locations=['mmrkd
 OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmrkd', locations=['mmrkd.engine.optim']
 )
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmrkd', locations=['mmrkd.engine.strategies'])

@@ -11,7 +11,16 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import get_installed_path
 
 from mmrkd.models.teacher import load_model_config
-from mmrkd.support import DETECTORS, NOT_DETECTORS, RECIPES, render, stock_names, try_config
+from mmrkd.support import (
+    CLASSIFIERS,
+    DETECTORS,
+    NOT_CLASSIFIERS,
+    NOT_DETECTORS,
+    RECIPES,
+    render,
+    stock_names,
+    try_config,
+)
 from mmrkd.support.table import counts
 from mmrkd.support.trial import lighten, small_variant
 
@@ -39,12 +48,15 @@ def configs_of(library):
     return Path(get_installed_path(library)) / '.mim' / 'configs'
 
 
-def test_every_folder_of_mmdet_is_accounted_for():
-    folders = {path.name for path in configs_of('mmdet').iterdir() if path.is_dir()} - {'__pycache__'}
-    tables = [set(DETECTORS), set(RECIPES), set(NOT_DETECTORS)]
-    assert not folders - set.union(*tables)
-    assert sum(map(len, tables)) == len(set.union(*tables)), 'a folder is in two tables'
-    assert all(DETECTORS[folder] for folder in DETECTORS)
+@pytest.mark.parametrize(
+    'library, tables',
+    [('mmdet', (DETECTORS, RECIPES, NOT_DETECTORS)), ('mmpretrain', (CLASSIFIERS, NOT_CLASSIFIERS))],
+)
+def test_every_folder_is_accounted_for(library, tables):
+    folders = {path.name for path in configs_of(library).iterdir() if path.is_dir()} - {'__pycache__'}
+    assert not folders - set().union(*tables)
+    assert sum(map(len, tables)) == len(set().union(*tables)), 'a folder is in two tables'
+    assert all(tables[0].values())
 
 
 def test_recipes_are_of_families_that_have_a_row():

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmrkd.doctor.examination import examine, examine_run, quiet, untouched_randomness
 from mmrkd.doctor.report import FaultError, Report
@@ -48,12 +49,15 @@ class CheckHook(Hook):
             datasets['val_dataloader'] = runner.val_dataloader.dataset
         examine_settings(runner.cfg, report)
         examine_optimizer(model, runner.optim_wrapper, report)
-        buffers = {name: value.clone() for name, value in teacher.named_buffers()}
-        with untouched_randomness(), quiet():
-            examine_run(deepcopy(model), datasets, runner.cfg, report, thorough=False)
-        with torch.no_grad():
-            for name, value in teacher.named_buffers():  # losses such as GHM count in buffers
-                value.copy_(buffers[name])
+        if any(isinstance(module, FullyShardedDataParallel) for module in runner.model.modules()):
+            print_log('The weights are sharded: run tools/check_distill.py, no model runs in this check.', 'current')
+        else:
+            buffers = {name: value.clone() for name, value in teacher.named_buffers()}
+            with untouched_randomness(), quiet():
+                examine_run(deepcopy(model), datasets, runner.cfg, report, thorough=False)
+            with torch.no_grad():
+                for name, value in teacher.named_buffers():  # losses such as GHM count in buffers
+                    value.copy_(buffers[name])
         if report.faults:
             raise FaultError(f'{report.problems}\n(--ignore NAME accepts a problem, --no-check skips the check)')
         print_log(f'pre-flight check (--no-check skips it)\n{report}', 'current')

@@ -2,13 +2,15 @@
 
 import argparse
 import functools
+import logging
 import os
 import os.path as osp
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
@@ -22,8 +24,7 @@ MEMORY_ADVICE = """The memory was not enough. What needs less, the most effectiv
 - mixed precision: --amp
 - fewer passes through the teacher's head (ERA): --cfg-options model.methods.0.twi_on=last, or none
 - fewer or thinner branches (ERA): --cfg-options model.methods.0.num_branches=2 model.methods.0.kernel_size=1
-- smaller images, or a smaller teacher
-(set MMRKD_DEBUG=1 for the traceback)"""
+- smaller images, or a smaller teacher"""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +120,10 @@ def _leave_process_group() -> None:
 
 
 def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
-    """Ends a tool with the message of an expected error, and no traceback, unless ``MMRKD_DEBUG`` is set."""
+    """Ends a tool with the message of an expected error; its traceback goes to the log file, if there is one yet.
+
+    With ``MMRKD_DEBUG`` set, errors are raised as they are.
+    """
 
     @functools.wraps(main)
     def wrapper() -> None:
@@ -129,8 +133,23 @@ def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             if os.environ.get('MMRKD_DEBUG') or (isinstance(error, RuntimeError) and not _out_of_memory(error)):
                 raise
+            log = _log_traceback(error)
+            hint = f'(the traceback is in {log})' if log else '(set MMRKD_DEBUG=1 for the traceback)'
             if isinstance(error, RuntimeError):
-                sys.exit(f'{error}\n{MEMORY_ADVICE}')
-            sys.exit(f'{type(error).__name__}: {error}\n(set MMRKD_DEBUG=1 for the traceback)')
+                sys.exit(f'{error}\n{MEMORY_ADVICE}\n{hint}')
+            sys.exit(f'{type(error).__name__}: {error}\n{hint}')
 
     return wrapper
+
+
+def _log_traceback(error: Exception) -> Optional[str]:
+    """Writes a traceback to the log file of the run and returns the file; None if the run has none yet."""
+    logger = MMLogger.get_current_instance()
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            info = (type(error), error, error.__traceback__)
+            handler.handle(
+                logger.makeRecord(logger.name, logging.ERROR, '', 0, 'The run ends with an error.', (), info)
+            )
+            return handler.baseFilename
+    return None

@@ -1,7 +1,16 @@
 """Which model families work: stock configs, one trial each, and the table of what came out."""
 
-from mmrkd.support.families import CLASSIFIERS, DETECTORS, NOT_DETECTORS, RECIPES, stock_names
+from mmrkd.support.families import CLASSIFIERS, DETECTORS, NOT_CLASSIFIERS, NOT_DETECTORS, RECIPES, stock_names
 from mmrkd.support.table import render
 from mmrkd.support.trial import try_config
 
-__all__ = ['CLASSIFIERS', 'DETECTORS', 'NOT_DETECTORS', 'RECIPES', 'render', 'stock_names', 'try_config']
+__all__ = [
+    'CLASSIFIERS',
+    'DETECTORS',
+    'NOT_CLASSIFIERS',
+    'NOT_DETECTORS',
+    'RECIPES',
+    'render',
+    'stock_names',
+    'try_config',
+]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmrkd.support.families import NOT_DETECTORS, RECIPES, stock_names
+from mmrkd.support.families import NOT_CLASSIFIERS, NOT_DETECTORS, RECIPES, stock_names
 
 INTRODUCTION = """# Support matrix
 
@@ -37,6 +37,8 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     recipes = (f'- `{folder}`: models of {", ".join(rows)}, trained otherwise.' for folder, rows in RECIPES.items())
     parts.append('\n'.join(recipes))
     parts.append('\n'.join(f'- `{folder}`: {why}.' for folder, why in sorted(NOT_DETECTORS.items())) + '\n')
+    parts.append('## Folders of mmpretrain without a row\n')
+    parts.append('\n'.join(f'- `{folder}`: {why}.' for folder, why in sorted(NOT_CLASSIFIERS.items())) + '\n')
     return '\n'.join(parts)
 
 

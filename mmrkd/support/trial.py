@@ -51,7 +51,7 @@ def try_config(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             teacher = FrozenTeacher(**save_random_teacher(stock, folder))
         teacher.adapter.dry_run()
-        calibrate(teacher.adapter, teacher.adapter.dry_size)
+        calibrate(teacher.adapter, _size(teacher.adapter))
         student = small_variant(stock)
         methods = _try_all(student, teacher, result)
         error = _error_of(run_plainly, student, 'loss') if _failed(methods) else None
@@ -165,7 +165,7 @@ def train_two_iterations(distiller: Distiller) -> None:
         FloatingPointError: A loss is not finite.
         RuntimeError: The student got no gradient, or the teacher changed.
     """
-    before, size = distiller.teacher.fingerprint(), _size(distiller)
+    before, size = distiller.teacher.fingerprint(), _size_of(distiller)
     optimizer = torch.optim.SGD([p for p in distiller.parameters() if p.requires_grad], 1e-4)
     distiller.train()
     for iteration in range(2):
@@ -191,7 +191,7 @@ def predict_as_all_variants(distiller: Distiller) -> None:
     distiller.eval()
     for variant in distiller.variants:
         distiller.set_variant(variant)
-        batch = generated_batch(distiller.adapter, _size(distiller), 2)
+        batch = generated_batch(distiller.adapter, _size_of(distiller), 2)
         inputs, samples = model_inputs(distiller, batch, training=False)
         distiller(inputs, samples, mode='predict')
 
@@ -200,10 +200,11 @@ def run_plainly(cfg: ConfigDict, mode: str) -> None:
     """Computes the losses of a model without any distillation, or predicts once."""
     adapter = build_adapter(build_model(cfg))
     adapter.dry_run()
-    calibrate(adapter, adapter.dry_size)
+    size = _size(adapter)
+    calibrate(adapter, size)
     adapter.model.train(mode == 'loss')
     _tell_the_time(0)
-    inputs, samples = model_inputs(adapter.model, generated_batch(adapter, adapter.dry_size, 0), mode == 'loss')
+    inputs, samples = model_inputs(adapter.model, generated_batch(adapter, size, 0), mode == 'loss')
     adapter.model(inputs, samples, mode=mode)
 
 
@@ -240,7 +241,7 @@ def _try(student: ConfigDict, teacher: FrozenTeacher, names: Sequence[str], resu
     result['multi_level'] = len(levels) > 1 and not distiller.match.pooled
     remarks = ['KL term off'] if 'ERA' in names and not distiller.methods[0].w_kd else []
     try:
-        calibrate(distiller.adapter, _size(distiller))
+        calibrate(distiller.adapter, _size_of(distiller))
         train_two_iterations(distiller)
         predict_as_all_variants(distiller)
     except Exception as error:  # noqa: BLE001
@@ -266,8 +267,14 @@ def _tell_the_time(iteration: int) -> None:
     hub.update_info('iter', iteration)
 
 
-def _size(distiller: Distiller) -> int:
-    return max(distiller.adapter.dry_size, distiller.teacher.adapter.dry_size)
+def _size(*adapters: ModelAdapter) -> int:
+    deep = any(type(module).__name__ == 'HourglassNet' for adapter in adapters for module in adapter.model.modules())
+    least = 256 if deep else 0  # at 128 its inmost norms see one pixel of an image, and gradients overflow
+    return max(least, *(adapter.dry_size for adapter in adapters))
+
+
+def _size_of(distiller: Distiller) -> int:
+    return _size(distiller.adapter, distiller.teacher.adapter)
 
 
 def _grouped(levels: Sequence) -> Iterator[str]:

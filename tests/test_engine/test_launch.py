@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors
@@ -146,6 +147,15 @@ class TestBuildRunner:
             RUNNERS._module_dict.pop('MyRunner')
 
 
+@pytest.fixture
+def logger(request, tmp_path):
+    """The current logger: without a file, or with one if the test asks for it."""
+    name, file = f'logger of {request.node.name}', getattr(request, 'param', None)
+    yield MMLogger.get_instance(name, log_file=file and str(tmp_path / file))
+    MMLogger._instance_dict.pop(name)
+
+
+@pytest.mark.usefixtures('logger')
 class TestReportErrors:
     @pytest.mark.parametrize('error', [ValueError, TypeError, KeyError, FileNotFoundError, OSError])
     def test_an_expected_error_is_one_message(self, error):
@@ -159,6 +169,18 @@ class TestReportErrors:
         assert isinstance(end.value.code, str)
         assert end.value.code.startswith(f'{error.__name__}: ') and 'the teacher is asleep' in end.value.code
         assert 'MMRKD_DEBUG=1' in end.value.code
+
+    @pytest.mark.parametrize('logger', ['run.log'], indirect=True)
+    def test_a_run_with_a_log_file_finds_the_traceback_there(self, logger, tmp_path):
+        @report_errors
+        def main():
+            raise ValueError('the teacher is asleep')
+
+        with pytest.raises(SystemExit) as end:
+            main()
+        log = tmp_path / 'run.log'
+        assert str(log) in end.value.code and 'MMRKD_DEBUG' not in end.value.code
+        assert 'Traceback' in log.read_text() and 'in main' in log.read_text()
 
     def test_with_mmrkd_debug_it_is_raised(self, monkeypatch):
         monkeypatch.setenv('MMRKD_DEBUG', '1')

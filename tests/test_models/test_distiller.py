@@ -3,8 +3,10 @@ from copy import deepcopy
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from mmrkd.models import Distiller, DistillMethod, FrozenTeacher
 from mmrkd.registry import MODELS
@@ -174,6 +176,16 @@ class TestTeacher:
         assert not own & {id(m) for m in distiller.teacher.model.modules()}
         assert not tensors & {t.data_ptr() for t in distiller.teacher.model.state_dict().values()}
         assert not any('teacher' in name for name, _ in distiller.named_parameters())
+
+    def test_synchronised_norms_are_the_students_alone(self, family):
+        """``sync_bn='torch'`` of a config; the statistics themselves are synchronised on GPUs only."""
+        student, teacher, _ = family
+        distiller = build_distiller(student, teacher, [ERA])
+        names, before = list(distiller.state_dict()), distiller.teacher.fingerprint()
+        distiller = convert_sync_batchnorm(distiller)
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in distiller.student.modules())
+        assert not any(isinstance(module, nn.SyncBatchNorm) for module in distiller.teacher.model.modules())
+        assert list(distiller.state_dict()) == names and distiller.teacher.fingerprint() == before
 
     def test_it_moves_with_the_distiller(self, teacher):
         distiller = build_distiller(tiny_retinanet(), teacher, [ERA]).double()

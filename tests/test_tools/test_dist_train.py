@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmrkd.stack import release
 from mmrkd.testing import build_model, paired, save_random_teacher, tiny_retinanet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +205,38 @@ def test_two_processes_train_in_phases(dataset, tmp_path):
     moved = [{name for name in a if not torch.equal(a[name], b[name])} for a, b in zip(weights, weights[1:])]
     assert moved[0] and all('.assistant.' in name for name in moved[0])
     assert moved[1] and all(name.startswith(('neck', 'bbox_head')) for name in moved[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(release(torch.__version__) < (2, 6, 0), reason='older torch runs FSDP on GPUs only')
+def test_two_processes_train_sharded_and_resume(dataset, tmp_path):
+    """FSDP through mmengine's strategy. On a GPU ``state_dict_cfg='full'`` and no device are enough."""
+    teacher = save_random_teacher(tiny_retinanet(12, 24), tmp_path)
+    models = dict(student=tiny_retinanet(), teacher=teacher, methods=[dict(type='mmrkd.ERA')], variant='integrated')
+    sharded = """
+runner_type = 'FlexibleRunner'
+strategy = dict(
+    type='mmrkd.FSDPStrategy',
+    model_wrapper=dict(type='MMFullyShardedDataParallel', use_orig_params=True, device_id='cpu'),
+    state_dict_cfg=dict(
+        state_dict_type='FULL_STATE_DICT',
+        state_dict_config=dict(type='FullStateDictConfig'),
+        optim_state_dict_config=dict(type='FullOptimStateDictConfig')))
+"""
+    text = CONFIG.format(root=dataset, classes=CLASSES, **models) + sharded
+
+    def train(folder, epochs, *arguments):
+        (tmp_path / 'config.py').write_text(text.replace('max_epochs=1', f'max_epochs={epochs}'))
+        launch('dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / folder, *arguments)
+        return torch.load(tmp_path / folder / f'epoch_{epochs}.pth', weights_only=False)
+
+    whole = train('whole', 2)
+    train('halves', 1)
+    halves = train('halves', 2, '--resume')
+    plain = build_model(tiny_retinanet())
+    assert sorted(whole['state_dict']) == sorted(plain.state_dict())
+    plain.load_state_dict(whole['state_dict'], strict=True)
+    for name in whole['state_dict']:
+        assert torch.equal(whole['state_dict'][name], halves['state_dict'][name]), name
+    methods = [checkpoint['mmrkd']['state_dict'] for checkpoint in (whole, halves)]
+    assert methods[0] and all(torch.equal(value, methods[1][name]) for name, value in methods[0].items())
