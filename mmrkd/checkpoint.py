@@ -88,6 +88,13 @@ def load_checkpoint_file(path: str, allow_pickle: bool = False) -> dict[str, Any
     path = _local_copy(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path!r} does not exist (looked in {os.getcwd()!r})')
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    if start != b'PK' and start[:1] != pickle.PROTO:
+        raise BrokenCheckpointError(
+            f'{path!r} is no checkpoint: torch.save writes nothing that begins with {start!r}. Is it a text, a web '
+            'page, or the pointer of a file that was not downloaded?'
+        )
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=False) if allow_pickle else _read_safely(path)
     except pickle.UnpicklingError as error:

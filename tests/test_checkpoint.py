@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from mmrkd.checkpoint import load_checkpoint_file, load_strictly
+from mmrkd.checkpoint import BrokenCheckpointError, load_checkpoint_file, load_strictly
 from mmrkd.testing import tiny_retinanet
 
 
@@ -56,7 +56,7 @@ class TestLoadCheckpointFile:
     def test_files_that_are_no_checkpoints(self, tmp_path, content):
         path = tmp_path / 'teacher.pth'
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r'teacher\.pth'):
+        with pytest.raises(BrokenCheckpointError, match=r'teacher\.pth.* is no checkpoint: .* begins with'):
             load_checkpoint_file(str(path))
 
     @pytest.mark.parametrize('keep', [0.3, 0.9])
