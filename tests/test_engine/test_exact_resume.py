@@ -143,7 +143,7 @@ def assert_same_end(folder, expected, leftovers=False):
     names = [{path.name for path in where.glob('*.pth*')} for where in (folder, expected)]
     more = names[0] - names[1]
     assert names[1] <= names[0] and (leftovers or not more)
-    assert all(re.fullmatch(r'(iter|epoch)_\d+\.pth(\.part)?', name) for name in more)
+    assert all(re.fullmatch(r'(best_.+_)?(iter|epoch)_\d+\.pth(\.part)?', name) for name in more)
     for name in names[1]:
         found, wanted = read(folder / name), read(expected / name)
         assert sorted(found) == sorted(wanted)
