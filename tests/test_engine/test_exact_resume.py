@@ -143,7 +143,7 @@ def assert_same_end(folder, expected, leftovers=False):
     names = [{path.name for path in where.glob('*.pth*')} for where in (folder, expected)]
     more = names[0] - names[1]
     assert names[1] <= names[0] and (leftovers or not more)
-    assert all(re.fullmatch(r'(best_.+_)?(iter|epoch)_\d+\.pth(\.part)?', name) for name in more)
+    assert all(re.fullmatch(r'(iter|epoch)_\d+\.pth(\.part)?', name) for name in more)
     for name in names[1]:
         found, wanted = read(folder / name), read(expected / name)
         assert sorted(found) == sorted(wanted)
@@ -213,6 +213,17 @@ class TestKilledAndResumed:
         assert (tmp_path / 'epoch_1.pth').is_file() and len(list(tmp_path.glob('*.part'))) == 1
         self.resume(noisy_cfg, train, tmp_path)
         assert_same_end(tmp_path, uninterrupted['epochs'])
+
+    def test_an_older_best_one_that_a_kill_left_is_removed(self, noisy_cfg, train, tmp_path):
+        with pytest.raises(Killed):
+            train(noisy_cfg(tmp_path, dict(type='Kill', iteration=7)))
+        best = next(tmp_path.glob('best_*.pth'))
+        older = best.with_name(best.name.rpartition('_')[0] + '_0.pth')
+        other = tmp_path / 'best_of_mine.pth'
+        for path in (older, other):
+            path.write_bytes(best.read_bytes())
+        self.resume(noisy_cfg, train, tmp_path)
+        assert not older.exists() and other.exists()
 
     def test_a_torn_checkpoint_is_passed_over(self, noisy_cfg, train, uninterrupted, tmp_path, capsys):
         """As other storage may leave it: the last file is there, named in ``last_checkpoint``, and half as long."""

@@ -1,7 +1,10 @@
 """Checkpoints that a killed run goes on from as if nothing had happened."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -54,6 +57,8 @@ class ResumableCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if runner._resume:  # without it a validation that is made up for would not write its best score down
             self.last_ckpt = runner.message_hub.get_info('last_ckpt', None)
+            if get_rank() == 0:
+                self._remove_older_best(runner)
         if self.file_client_args is None and type(self.file_backend) is LocalBackend:
             self.backend_args, self.file_backend = dict(backend=NAME), CheckpointBackend()
 
@@ -134,6 +139,16 @@ class ResumableCheckpointHook(CheckpointHook):
                 self.file_backend.remove_outdated()
         finally:
             self._random_states = None
+
+    def _remove_older_best(self, runner: Runner) -> None:
+        """Removes what a killed process could not, after it had written a better one and noted it as the best."""
+        for key, best in runner.message_hub.runtime_info.items():
+            name = re.fullmatch(r'(best_.+_(?:iter|epoch)_)(\d+)\.pth', os.path.basename(str(best)))
+            if key.startswith('best_ckpt') and name and os.path.isfile(best):
+                for path in Path(best).parent.glob('best_*.pth'):
+                    older = re.fullmatch(re.escape(name[1]) + r'(\d+)\.pth', path.name)
+                    if older and int(older[1]) < int(name[2]):
+                        path.unlink()
 
     def _fingerprint(self, runner: Runner) -> Optional[str]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
