@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -42,7 +42,8 @@ def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
         forward = model.forward
         model.forward = partial(forward, data_samples=data['data_samples'], mode='tensor')
         try:
-            info = get_model_complexity_info(model, inputs=data['inputs'], show_table=False, show_arch=False)
+            counter = FlopAnalyzer(model, (data['inputs'],))
+            flops = counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
         finally:
             del model.forward
         seconds: list[float] = []
@@ -52,7 +53,7 @@ def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
             if data['inputs'].is_cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-    return Cost(sum(p.numel() for p in model.parameters()), int(info['flops']), min(seconds[1:]))
+    return Cost(sum(p.numel() for p in model.parameters()), int(flops), min(seconds[1:]))
 
 
 def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
