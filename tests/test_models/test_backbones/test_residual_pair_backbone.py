@@ -18,24 +18,37 @@ def pair(**changes):
     return ResidualPairBackbone(**dict(dict(student=resnet(6), assistant=resnet(3), out_channels=WIDTHS), **changes))
 
 
-def conv1x1(layer, feat):
-    return torch.einsum('oi,nihw->nohw', layer.weight[..., 0, 0], feat) + layer.bias.view(1, -1, 1, 1)
+def random_norms(backbone):
+    for module in backbone.sums.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                torch.nn.init.uniform_(values, 0.5, 2)
+    return backbone
+
+
+def projected(layer, feat):
+    mean, var, weight, bias = (
+        values.view(1, -1, 1, 1)
+        for values in (layer.bn.running_mean, layer.bn.running_var, layer.bn.weight, layer.bn.bias)
+    )
+    feat = torch.einsum('oi,nihw->nohw', layer.conv.weight[..., 0, 0], feat)
+    return (feat - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
 
 def test_stages_are_the_sums_of_both_parts_in_the_original_widths():
-    backbone = pair().eval()
+    backbone = random_norms(pair()).eval()
     images = torch.randn(1, 3, 64, 64)
     found, students, assistants = backbone(images), backbone.student(images), backbone.assistant(images)
     assert [tuple(f.shape) for f in found] == [(1, 8, 16, 16), (1, 16, 8, 8), (1, 32, 4, 4), (1, 64, 2, 2)]
     for add, f, s, a in zip(backbone.sums.values(), found, students, assistants):
-        assert torch.allclose(f, conv1x1(add.student, s) + conv1x1(add.assistant, a), atol=1e-5)
+        assert torch.allclose(f, projected(add.student, s) + projected(add.assistant, a), atol=1e-5)
 
 
 def test_unassisted_it_does_not_run_the_assistant():
-    backbone = pair().eval()
+    backbone = random_norms(pair()).eval()
     images = torch.randn(1, 3, 64, 64)
     whole, assistant = backbone(images), backbone.assistant
-    expected = [conv1x1(add.student, s) for add, s in zip(backbone.sums.values(), backbone.student(images))]
+    expected = [projected(add.student, s) for add, s in zip(backbone.sums.values(), backbone.student(images))]
     calls = []
     assistant.register_forward_hook(lambda *_: calls.append(1))
     with backbone.unassisted():
@@ -48,11 +61,22 @@ def test_equal_widths_leave_the_student_as_it_is_and_give_the_residual_both_sign
     backbone = pair(student=resnet(6), assistant=resnet(6), out_channels=None)
     assert backbone.sums['3'].student.__class__ is torch.nn.Identity
     layer = backbone.sums['3'].assistant
-    assert layer.weight.shape == (48, 1, 1, 1) and layer.groups == 48
+    assert layer.conv.weight.shape == (48, 1, 1, 1) and layer.groups == 48
     taps = []
     layer.register_forward_hook(lambda module, inputs, output: taps.append((inputs[0].min(), output.min())))
     backbone.eval()(torch.randn(1, 3, 64, 64))
     assert taps[0][0] >= 0 > taps[0][1]
+
+
+def test_the_projections_are_normalised_or_have_a_bias():
+    backbone = pair().train()
+    taps = []
+    backbone.sums['1'].assistant.register_forward_hook(lambda *args: taps.append(args[2]))
+    backbone(torch.randn(4, 3, 64, 64))
+    assert torch.allclose(taps[0].mean((0, 2, 3)), torch.zeros(16), atol=1e-4)
+    layer = pair(norm_cfg=None).sums['1'].assistant
+    assert layer.conv.bias is not None and not layer.with_norm
+    assert pair().sums['1'].assistant.conv.bias is None
 
 
 def test_a_backbone_without_an_assistant_takes_the_weights_of_the_pair():
@@ -79,6 +103,7 @@ def test_training_mode_and_frozen_stages_reach_the_parts():
     for part, trains in ((backbone.student, False), (backbone.assistant, True)):
         assert part.layer1[0].conv1.weight.requires_grad is trains
         assert part.layer4[0].bn1.training is trains
+    assert all(add.student.bn.training for add in backbone.sums.values()), 'fresh layers, which are never frozen'
     backbone.eval()
     assert not any(module.training for module in backbone.modules())
 
