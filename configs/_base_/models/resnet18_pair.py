@@ -1,7 +1,7 @@
 """ResNet-18 for ImageNet, separated into student and assistant.
 
-`python tools/separate_model.py mmpretrain::resnet/resnet18_8xb32_in1k.py` finds 55 and 30 channels; where a detector
-reads all four stages, 54 and 30. Detectors start from what is trained here, so it has the widths of theirs.
+`python tools/separate_model.py mmpretrain::resnet/resnet18_8xb32_in1k.py` finds 55 and 30 channels, and 54 and 29
+where a detector reads all four stages. Detectors start from what is trained here: 54 and 30 fit both budgets.
 """
 
 _base_ = 'mmpretrain::_base_/models/resnet18.py'
