@@ -18,7 +18,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -99,6 +99,23 @@ def test_teacher_checkpoint(path):
         assert osp.relpath(source.cfg, ROOT) in CONFIGS
         epochs = Config.fromfile(source.cfg).train_cfg.max_epochs
         assert osp.basename(source.ckpt) == f'epoch_{epochs}.pth' and osp.dirname(source.ckpt)
+
+
+@pytest.mark.parametrize('path', [path for path in DISTILLATIONS if 'phased' in path])
+def test_each_phase_has_a_learning_rate(path):
+    """Above all the last one, in which nothing else learns than what is behind the sum."""
+    cfg, optimizer = Config.fromfile(path), torch.optim.SGD([torch.zeros(1)], lr=1)
+    schedules = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    arguments = dict(optimizer=optimizer, epoch_length=100)
+    schedules = [PARAM_SCHEDULERS.build(schedule, default_args=arguments) for schedule in schedules]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs * 100):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for schedule in schedules:
+            schedule.step()
+    starts = [epochs * 100 for epochs in cfg.model.methods[0].phase_epochs]
+    assert all(rates[start] == pytest.approx(1) and rates[start - 1] < 0.01 for start in starts)
+    assert max(rates) == pytest.approx(1) and rates[-1] < 0.01
 
 
 @pytest.mark.parametrize('name', sorted(p.name for p in ROOT.glob('configs/_base_/datasets/*.py')))

@@ -28,9 +28,10 @@ class ResidualPairBackbone(BaseModule):
     of the same widths and strides, so neck and head stay what they were. It runs in any mmdet detector and mmpretrain
     classifier, with ``custom_imports = dict(imports=['mmrkd'])`` in its config.
 
-    phi and psi are 1x1 convolutions with a norm and without an activation. The paper has phi only where widths differ,
-    and so has this. psi is always there (ours): backbones end in a ReLU, but a residual has both signs. Where A is as
-    wide as F it is depthwise. Without the norm (ours, too) a pair learns slower than its S alone.
+    phi and psi are 1x1 convolutions with a BatchNorm and without an activation; for stages that are vectors, linear
+    layers. The paper has phi only where widths differ, and so has this. psi is always there (ours): backbones end in a
+    ReLU, but a residual has both signs. Where A is as wide as F it is depthwise. Without the BatchNorm (ours, too) a
+    pair learns slower than its S alone. ``norm_eval`` of a part does not reach it.
 
     Stages are named by the ``out_indices`` of S, if it has some, otherwise counted from 0: ``sums.3`` is the same stage
     of a classifier that gives the last stage alone and of a detector that reads four, and the weights of one load into
@@ -43,8 +44,6 @@ class ResidualPairBackbone(BaseModule):
         student: Config of S.
         assistant: Config of A; ``None`` builds S and phi alone, to which the weights of a pair fit.
         out_channels: Widths of F, finest stage first. Defaults to those of S.
-        norm_cfg: Norm of phi and psi, which ``norm_eval`` of a part does not reach. ``None`` gives them a bias instead,
-            as do stages that are vectors.
         init_cfg: See :class:`mmengine.model.BaseModule`. ``Pretrained`` fills the pair from a checkpoint of a pair.
 
     Raises:
@@ -62,7 +61,6 @@ class ResidualPairBackbone(BaseModule):
         student: dict,
         assistant: Optional[dict] = None,
         out_channels: Optional[Sequence[int]] = None,
-        norm_cfg: Optional[dict] = dict(type='BN'),
         init_cfg: Optional[Union[dict, list[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -80,8 +78,8 @@ class ResidualPairBackbone(BaseModule):
             )
         self.sums = nn.ModuleDict()
         for name, own, other, width in zip(_stage_names(self.student, len(shapes)), shapes, others, widths):
-            phi = None if own[0] == width else _projection(own, width, norm_cfg)
-            self.sums[name] = ResidualSum(phi, other and _projection(other, width, norm_cfg))
+            phi = None if own[0] == width else _projection(own, width)
+            self.sums[name] = ResidualSum(phi, other and _projection(other, width))
         self.assisted = self.assistant is not None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -124,12 +122,12 @@ def as_tuple(feats: Union[Tensor, Sequence[Tensor]]) -> tuple[Tensor, ...]:
     return (feats,) if isinstance(feats, Tensor) else tuple(feats)
 
 
-def _projection(shape: tuple[int, Optional[int]], width: int, norm_cfg: Optional[dict]) -> nn.Module:
+def _projection(shape: tuple[int, Optional[int]], width: int) -> nn.Module:
     channels, cells = shape
     if cells is None:
         return nn.Linear(channels, width)
     groups = width if channels == width else 1
-    return ConvModule(channels, width, 1, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
+    return ConvModule(channels, width, 1, groups=groups, norm_cfg=dict(type='BN'), act_cfg=None)
 
 
 def _stage_names(backbone: nn.Module, count: int) -> list[str]:
