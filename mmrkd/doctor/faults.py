@@ -148,6 +148,10 @@ FAULTS: dict[str, Entry] = {
         'The learning rate is not a finite number above 0.',
         'Set optim_wrapper.optimizer.lr.',
     ),
+    'schedule-spent': Entry(
+        'The schedule leaves less than 2 % of the learning rate to a phase of a method that trains in phases.',
+        'Begin it anew with each phase (CosineRestartLR): a second CosineAnnealingLR goes on where the first ended.',
+    ),
     'optimizer': Entry(
         'The optimiser is missing or cannot be built.',
         'Correct optim_wrapper in the config.',

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
@@ -105,6 +106,33 @@ def examine_optimizer(distiller: Distiller, optimizer: OptimWrapper, report: Rep
         groups = [group for part in groups.values() for group in part]
     if not any(id(p) in own for group in groups if group.get('initial_lr', group['lr']) > 0 for p in group['params']):
         report.fault('nothing-trained', f'none of the {len(own)} parameters of the student has a learning rate above 0')
+
+
+def examine_schedule(distiller: Distiller, cfg: Config, epoch_length: int, report: Report) -> None:
+    """Plays the schedule and looks what it leaves of the learning rate to methods that train in phases.
+
+    Args:
+        distiller: Is only read.
+        cfg: Config of the run.
+        epoch_length: Iterations of an epoch.
+        report: Receives faults.
+    """
+    starts = {epoch for method in distiller.methods for epoch in getattr(method, 'phase_epochs', ())}
+    schedules = cfg.get('param_scheduler') or []
+    schedules = schedules if isinstance(schedules, list) else [schedules]
+    if not starts or any(s.get('type') is None or 'Momentum' in s.type or 'Plateau' in s.type for s in schedules):
+        return  # by optimiser, of something else, or by what is not known before
+    whole = cfg.optim_wrapper.optimizer.lr
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=whole)
+    arguments = dict(optimizer=optimizer, epoch_length=epoch_length)
+    schedules = [PARAM_SCHEDULERS.build(dict(schedule), default_args=arguments) for schedule in schedules]
+    for epoch in range(1, max(starts) + 1):
+        steps = [s for s in schedules if not s.by_epoch] * epoch_length + [s for s in schedules if s.by_epoch]
+        for schedule in steps:
+            schedule.step()
+        rate = optimizer.param_groups[0]['lr']
+        if epoch in starts and rate < 0.02 * whole:
+            report.fault('schedule-spent', f'a learning rate of {rate:.1e}, of {whole}, is left after epoch {epoch}')
 
 
 def _weights(method: dict) -> Iterator[tuple[str, float]]:

@@ -302,6 +302,14 @@ def learning_rate_that_is_nan(cfg, folder):
     cfg.optim_wrapper.optimizer.lr = float('nan')
 
 
+@seeded('schedule-spent')
+def second_cosine_that_goes_on_from_the_end_of_the_first(cfg, folder):
+    cfg.model.student = Config(dict(model=paired(tiny_retinanet(), 6, 3))).model
+    cfg.model.methods = [dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(6, 12))]
+    cosine = dict(type='CosineAnnealingLR', eta_min=1e-6, convert_to_iter_based=True)
+    cfg.param_scheduler = [dict(cosine, begin=begin, end=end, T_max=end - begin) for begin, end in ((0, 12), (12, 16))]
+
+
 @seeded('optimizer')
 def misspelt_optimiser(cfg, folder):
     cfg.optim_wrapper.optimizer.type = 'SDG'

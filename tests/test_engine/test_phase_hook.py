@@ -104,16 +104,6 @@ def test_schedules_without_room_for_the_phases_are_refused(phased_cfg, tmp_path,
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('milestone, warned', [(2, 2), (3, 1), (6, 0)])
-def test_a_schedule_that_has_run_out_is_named(phased_cfg, tmp_path, monkeypatch, milestone, warned):
-    """After the milestone nothing is left of the learning rate."""
-    cfg = phased_cfg(tmp_path, param_scheduler=dict(milestones=[milestone], gamma=1e-3))
-    runner, found = Runner.from_cfg(cfg), []
-    monkeypatch.setattr(runner.logger, 'warning', found.append)
-    runner.train()
-    assert len([message for message in found if 'hardly learn' in message]) == warned
-
-
 def test_it_leaves_other_methods_and_plain_models_alone():
     runner = SimpleNamespace(model=torch.nn.Linear(1, 1), train_loop=None, epoch=0, logger=logging.getLogger())
     hook = PhaseHook()

@@ -44,8 +44,6 @@ class PhaseHook(Hook):
         for method in entering:
             method.enter_phase(method.phase_of(runner.epoch))
             runner.logger.info(f'{type(method).__name__}: phase {method.phase!r} from epoch {runner.epoch + 1} on')
-            if runner.epoch in method.phase_epochs:
-                _check_learning_rate(runner, method.phase)
         if entering and is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
 
@@ -53,16 +51,6 @@ class PhaseHook(Hook):
         """Takes what is frozen out of the training mode, into which the loop puts the model after this hook's turn."""
         for method in _progressive(runner):
             method.hold_frozen()
-
-
-def _check_learning_rate(runner: Runner, phase: str) -> None:
-    """Warns of a schedule that has run out before the phase begins; mmengine's plain cosines do not start again."""
-    group = max(runner.optim_wrapper.param_groups, key=lambda group: group['lr'])
-    if group['lr'] < 0.02 * group.get('initial_lr', 0):
-        runner.logger.warning(
-            f'the phase {phase!r} begins with a learning rate of {group["lr"]:.1e}, of {group["initial_lr"]:.1e} at '
-            'first: it will hardly learn. Begin the schedule anew with each phase, with CosineRestartLR for example.'
-        )
 
 
 def _progressive(runner: Runner) -> list[ResidualKD]:
