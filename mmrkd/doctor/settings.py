@@ -32,7 +32,7 @@ def examine_settings(cfg: Config, report: Report) -> None:
     start = cfg.get('load_from')
     if start and '://' not in start and not osp.exists(start):
         report.fault('student-weights', f'load_from: {start} is not there')
-    rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    rate = _learning_rate(cfg)
     if isinstance(rate, numbers.Real) and not (math.isfinite(rate) and rate > 0):
         report.fault('learning-rate', f'optim_wrapper.optimizer.lr: expected a number above 0, found {rate}')
 
@@ -118,14 +118,18 @@ def examine_schedule(distiller: Distiller, cfg: Config, epoch_length: int, repor
         report: Receives faults.
     """
     starts = {epoch for method in distiller.methods for epoch in getattr(method, 'phase_epochs', ())}
+    whole = _learning_rate(cfg)
     schedules = cfg.get('param_scheduler') or []
     schedules = schedules if isinstance(schedules, list) else [schedules]
-    if not starts or any(s.get('type') is None or 'Momentum' in s.type or 'Plateau' in s.type for s in schedules):
+    if not starts or not _is_number(whole) or not whole > 0:
+        return
+    kinds = [str(schedule.get('type')) for schedule in schedules]
+    if any(word in kind for kind in kinds for word in ('None', 'Momentum', 'Plateau')):
         return  # by optimiser, of something else, or by what is not known before
-    whole = cfg.optim_wrapper.optimizer.lr
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=whole)
     arguments = dict(optimizer=optimizer, epoch_length=epoch_length)
     schedules = [PARAM_SCHEDULERS.build(dict(schedule), default_args=arguments) for schedule in schedules]
+    optimizer.step()  # with nothing to do: the schedules warn without it
     for epoch in range(1, max(starts) + 1):
         steps = [s for s in schedules if not s.by_epoch] * epoch_length + [s for s in schedules if s.by_epoch]
         for schedule in steps:
@@ -133,6 +137,10 @@ def examine_schedule(distiller: Distiller, cfg: Config, epoch_length: int, repor
         rate = optimizer.param_groups[0]['lr']
         if epoch in starts and rate < 0.02 * whole:
             report.fault('schedule-spent', f'a learning rate of {rate:.1e}, of {whole}, is left after epoch {epoch}')
+
+
+def _learning_rate(cfg: Config) -> Optional[float]:
+    return ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
 
 
 def _weights(method: dict) -> Iterator[tuple[str, float]]:
