@@ -73,7 +73,7 @@ def _gradient_norms(
 
 
 def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: Distiller, report: Report) -> None:
-    values = {name: float(value) for name, value in terms.items()}
+    values = {name: float(value.detach()) for name, value in terms.items()}
     total = sum(values.values())
     header = ['term', 'value', 'share', 'gradient norm on the student']
     rows = [[name, f'{value:.4g}', f'{value / total:.1%}' if total else '-'] for name, value in values.items()]
