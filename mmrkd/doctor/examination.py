@@ -100,7 +100,8 @@ def examine_run(
         wanted = loader.get('batch_size', 1) * get_world_size()
         if loader.get('drop_last') and len(dataset) < wanted:
             report.fault('batch-size', f'{len(dataset)} images for training give no batch of {wanted}')
-        examine_schedule(distiller, cfg, max(1, len(dataset) // wanted), report)
+        with report.expecting('optimizer'):
+            examine_schedule(distiller, cfg, max(1, len(dataset) // wanted), report)
         with report.expecting('data-unreadable', FileNotFoundError='missing-images'):
             indices = spread(len(dataset), wanted)
             batch = next(iter(small_loader(dataset, indices, loader)))

@@ -153,8 +153,8 @@ FAULTS: dict[str, Entry] = {
         'Begin it anew with each phase (CosineRestartLR): a second CosineAnnealingLR goes on where the first ended.',
     ),
     'optimizer': Entry(
-        'The optimiser is missing or cannot be built.',
-        'Correct optim_wrapper in the config.',
+        'The optimiser or its schedule is missing or cannot be built.',
+        'Correct optim_wrapper and param_scheduler in the config.',
     ),
     'nothing-trained': Entry(
         'The optimiser has no parameter of the student with a learning rate above 0.',

@@ -311,6 +311,12 @@ def second_cosine_that_goes_on_from_the_end_of_the_first(cfg, folder):
 
 
 @seeded('optimizer')
+def misspelt_schedule_of_a_method_with_phases(cfg, folder):
+    second_cosine_that_goes_on_from_the_end_of_the_first(cfg, folder)
+    cfg.param_scheduler[1].type = 'CosineRestratLR'
+
+
+@seeded('optimizer')
 def misspelt_optimiser(cfg, folder):
     cfg.optim_wrapper.optimizer.type = 'SDG'
 
