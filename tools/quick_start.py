@@ -1,6 +1,6 @@
 """The main job on the embedded default: teacher, student alone, student with ERA, table and pictures.
 
-python tools/quick_start.py [--out work_dirs/quick_start] [--epochs N]
+python tools/quick_start.py [--out work_dirs/quick_start] [--cfg-options KEY=VALUE ...] [--no-check]
 
 It needs no download and about ten minutes on two CPU cores. Run again, it goes on where it was.
 """
@@ -37,7 +37,7 @@ def train(name: str, out: str, options: list) -> None:
         return
     command = [sys.executable, osp.join(ROOT, 'tools/train.py'), osp.join(ROOT, RUNS[name]), '--work-dir', work_dir]
     command += ['--resume'] if osp.exists(osp.join(work_dir, 'last_checkpoint')) else []
-    command += ['--cfg-options', *options] if options else []
+    command += options
     start = time.time()
     with open(f'{work_dir}.log', 'a') as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Distil a small detector on embedded data')
     parser.add_argument('--out', default=osp.join(ROOT, 'work_dirs', 'quick_start'))
     parser.add_argument('--cfg-options', nargs='*', default=[], help='for all three runs, to try things')
+    parser.add_argument('--no-check', action='store_true', help='go on with a teacher that those left untrained')
     args = parser.parse_args()
     out = osp.abspath(args.out)
     os.environ.update(MMRKD_DATA=osp.join(out, 'data'), MMRKD_WORK_DIRS=out, PYTHONWARNINGS='ignore')
@@ -74,8 +75,9 @@ def main() -> None:
 
     start = time.time()
     make_digit_scenes(osp.join(out, 'data', 'digits'))
+    options = ['--no-check'] * args.no_check + ['--cfg-options', *args.cfg_options] * bool(args.cfg_options)
     for name in RUNS:
-        train(name, out, args.cfg_options)
+        train(name, out, options)
     from mmrkd.report import report
 
     print(report({name: (osp.join(ROOT, config), work_dir_of(config, out)) for name, config in RUNS.items()}, out))

@@ -96,8 +96,8 @@ FAULTS: dict[str, Entry] = {
         'Take an earlier checkpoint of the teacher: this one is of a training that diverged.',
     ),
     'teacher-untrained': Entry(
-        "The teacher's metric on validation images is near zero (AP below 0.01) or within chance (accuracy below 1/K "
-        'plus two standard errors, for K classes).',
+        'The teacher finds nothing on validation images, or its metric is near zero (AP below 0.01) or within chance '
+        '(accuracy below 1/K plus two standard errors, for K classes).',
         'Check that the checkpoint is that of a finished training, and classes, normalisation and val pipeline.',
     ),
     'swapped': Entry(

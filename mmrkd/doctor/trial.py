@@ -127,7 +127,10 @@ def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: O
         distiller.set_variant('teacher')
         for batch in small_loader(dataset, indices, cfg.val_dataloader):
             evaluator.process(data_samples=distiller.val_step(batch), data_batch=batch)
-        name, value = _headline(evaluator.evaluate(len(indices)))
+        scores = evaluator.evaluate(len(indices))
+        if not scores:  # what mmdet's COCO metric gives for no detections at all
+            return report.fault('teacher-untrained', f'it finds nothing on {len(indices)} images')
+        name, value = _headline(scores)
         report.say(f'the teacher on {len(indices)} validation images: {name} {value:.4g}')
         lowest = lowest_metric(name, distiller.teacher.adapter.num_classes, len(indices)) if restricted else None
         if value < 0:

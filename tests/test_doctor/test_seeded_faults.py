@@ -146,6 +146,12 @@ def teacher_that_was_never_trained(cfg, folder):
     cfg.model.teacher.ckpt = save_random_teacher(tiny_retinanet(16, 24), folder)['ckpt']
 
 
+@seeded('teacher-untrained')
+def teacher_that_finds_nothing(cfg, folder):
+    cfg.model.teacher.cfg = tiny_retinanet(16, 24)
+    cfg.model.teacher.cfg.test_cfg.score_thr = 1.0
+
+
 @seeded('swapped', 'teacher-untrained')
 def student_and_teacher_swapped(cfg, folder):
     cfg.model.student, teacher = tiny_retinanet(16, 24), tiny_retinanet()
