@@ -6,7 +6,7 @@ model = dict(
         dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, standardize=True),
         dict(
             type='mmrkd.AttentionTransfer',
-            w_at=500.0,
+            w_at=50.0,
             student_layers=('backbone.student.layer2', 'backbone.student.layer3', 'backbone'),
             teacher_layers=('backbone.layer2', 'backbone.layer3', 'backbone'),
         ),
