@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Distil a small detector on embedded data')
     parser.add_argument('--out', default=osp.join(ROOT, 'work_dirs', 'quick_start'))
     parser.add_argument('--cfg-options', nargs='*', default=[], help='for all three runs, to try things')
-    parser.add_argument('--no-check', action='store_true', help='go on with a teacher that those left untrained')
+    parser.add_argument('--no-check', action='store_true', help='skip the check before each training')
     args = parser.parse_args()
     out = osp.abspath(args.out)
     os.environ.update(MMRKD_DATA=osp.join(out, 'data'), MMRKD_WORK_DIRS=out, PYTHONWARNINGS='ignore')
