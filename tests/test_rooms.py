@@ -16,7 +16,7 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-ROOMS = ('heads', 'input_converter', 'teacher', 'methods', 'inheritance', 'loss_guard', 'distiller')
+ROOMS = ('heads', 'input_converter', 'teacher', 'methods', 'inheritance', 'loss_guard', 'state_names', 'distiller')
 MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
 ALLOWED = {
@@ -29,9 +29,11 @@ ALLOWED = {
     'mmrkd.models.heads': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher'},
     'mmrkd.models.methods': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.heads'},
     'mmrkd.models.loss_guard': set(),
+    'mmrkd.models.state_names': set(),
     'mmrkd.models.inheritance': GROUND,
     'mmrkd.models.distiller': GROUND
-    | {'mmrkd.adapters', *(f'mmrkd.models.{room}' for room in ('teacher', 'methods', 'inheritance', 'loss_guard'))},
+    | {'mmrkd.adapters'}
+    | {f'mmrkd.models.{room}' for room in ('teacher', 'methods', 'inheritance', 'loss_guard', 'state_names')},
     'mmrkd.models': MODELS,
     'mmrkd.export': BELOW,
     'mmrkd.engine': BELOW | {'mmrkd.export'},

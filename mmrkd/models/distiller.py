@@ -1,6 +1,6 @@
 """The distiller: one student, one frozen teacher, a list of methods."""
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, Optional, Union
@@ -15,13 +15,10 @@ from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DistillMethod, Pair
+from mmrkd.models.state_names import rename_on_load, rename_on_save
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels, resized
-
-STUDENT_PREFIX = 'student.'
-METHODS_PREFIX = 'methods.'
-FSDP_PREFIX = '_fsdp_wrapped_module.'
 
 
 @contextmanager
@@ -97,8 +94,8 @@ class Distiller(BaseModel):
         self.guard = LossGuard(on_nonfinite)
         self.names = _unique_names(self.methods)
         self.set_variant(variant)
-        self._register_state_dict_hook(_rename_on_save)
-        self._register_load_state_dict_pre_hook(self._rename_on_load)
+        self._register_state_dict_hook(rename_on_save)
+        self._register_load_state_dict_pre_hook(rename_on_load)
 
     def __getattr__(self, name: str) -> Any:
         """Finds the student's parts under their plain names, where hooks of stock configs look for them (YOLOX)."""
@@ -243,27 +240,6 @@ class Distiller(BaseModel):
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Distiller':
         self.teacher.model._apply(fn, *args, **kwargs)  # the teacher moves with the model, and only that
         return super()._apply(fn, *args, **kwargs)
-
-    @staticmethod
-    def _rename_on_load(state_dict: dict[str, Tensor], prefix: str, *_args: Any) -> None:
-        for key in [k for k in state_dict if k.startswith(prefix)]:
-            name = key[len(prefix) :]
-            if not name.startswith((STUDENT_PREFIX, METHODS_PREFIX)):
-                state_dict[f'{prefix}{STUDENT_PREFIX}{name}'] = state_dict.pop(key)
-
-
-def _rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', prefix: str, _metadata: Any) -> None:
-    if prefix.endswith(FSDP_PREFIX):
-        return  # FSDP looks for its own names next; SplitCheckpointHook renames them in the checkpoint
-    own = [k for k in state_dict if k.startswith(prefix + STUDENT_PREFIX)]
-    rest = [k for k in state_dict if k.startswith(prefix + METHODS_PREFIX)]
-    for key in own:
-        state_dict[prefix + key[len(prefix + STUDENT_PREFIX) :]] = state_dict.pop(key)
-    versions = getattr(state_dict, '_metadata', {})
-    for key in [k for k in versions if k.startswith(prefix + STUDENT_PREFIX)]:
-        versions[prefix + key[len(prefix + STUDENT_PREFIX) :]] = versions.pop(key)
-    for key in rest:  # after the student, so that its keys keep the order of the plain model
-        state_dict[key] = state_dict.pop(key)
 
 
 def _scaled(losses: dict[str, Any], weights: Sequence[float]) -> Iterator[tuple[str, Any]]:

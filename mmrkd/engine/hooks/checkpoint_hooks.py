@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmrkd.checkpoint import METHOD_STATE
-from mmrkd.models.distiller import METHODS_PREFIX, STUDENT_PREFIX
+from mmrkd.models.state_names import METHODS_PREFIX, STUDENT_PREFIX
 from mmrkd.registry import HOOKS
 
 ENTRIES = {'state_dict': METHODS_PREFIX, 'ema_state_dict': f'module.{METHODS_PREFIX}'}
