@@ -172,7 +172,7 @@ def train_two_iterations(distiller: Distiller) -> None:
         _tell_the_time(iteration)
         inputs, samples = model_inputs(distiller, generated_batch(distiller.adapter, size, iteration))
         total, terms = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
-        bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
+        bad = [name for name, value in terms.items() if not math.isfinite(float(value.detach()))]
         if bad:
             raise FloatingPointError(f'not finite: {bad}')
         optimizer.zero_grad()
