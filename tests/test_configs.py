@@ -101,6 +101,14 @@ def test_teacher_checkpoint(path):
         assert osp.basename(source.ckpt) == f'epoch_{epochs}.pth' and osp.dirname(source.ckpt)
 
 
+@pytest.mark.parametrize('path', [path for path in CONFIGS if 'load_from' in (ROOT / path).read_text()])
+def test_checkpoint_to_start_from(path):
+    """Names the last epoch of another config."""
+    folder, name = osp.split(Config.fromfile(path).load_from)
+    start = next(other for other in CONFIGS if osp.basename(other) == f'{osp.basename(folder)}.py')
+    assert name == f'epoch_{Config.fromfile(start).train_cfg.max_epochs}.pth'
+
+
 @pytest.mark.parametrize('path', [path for path in DISTILLATIONS if 'phased' in path])
 def test_each_phase_has_a_learning_rate(path):
     """Above all the last one, in which nothing else learns than what is behind the sum."""
@@ -141,6 +149,8 @@ def test_trains_and_predicts(path, tmp_path, monkeypatch):
     shrink(cfg)
     generate_data(cfg, tmp_path)
     shorten(cfg, tmp_path)
+    if cfg.load_from:
+        cfg.load_from = generate_start(cfg, tmp_path)
     runner = Runner.from_cfg(prepare_config(cfg))
     recorder = Recorder()
     runner.register_hook(recorder)
@@ -198,6 +208,12 @@ def generate_teacher(cfg: Config, monkeypatch) -> None:
         return dict(state_dict=MODELS.build(teacher.load_model_config(model_cfg)).state_dict())
 
     monkeypatch.setattr(teacher, 'load_checkpoint_file', load_checkpoint_file)
+
+
+def generate_start(cfg: Config, folder: Path) -> str:
+    """Writes random weights that the config can start from."""
+    torch.save(dict(state_dict=MODELS.build(teacher.load_model_config(cfg)).state_dict()), folder / 'start.pth')
+    return str(folder / 'start.pth')
 
 
 def shrink(cfg: Config) -> None:
