@@ -42,7 +42,7 @@ LOSS_TERMS = {
         *([f'loss_twi_{i}' for i in m.judged_steps]),
     ],
     'FitNets': lambda m: ['loss_feat'],
-    'KD': lambda m: ['loss_kd'],
+    'KD': lambda m: ['loss_kd', *(['loss_kd_box'] if m.mimicry_cfg['w_box'] else [])],
     'DeepMutualLearning': lambda m: ['loss_peer_task', 'loss_student_peer', 'loss_peer_student'],
     'SemiOnlineKD': lambda m: [
         'loss_bridge_task',

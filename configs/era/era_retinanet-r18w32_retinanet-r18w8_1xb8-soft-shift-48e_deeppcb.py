@@ -1,4 +1,4 @@
-"""The best student on DeepPCB: moved images, its teacher's neck and head to start from, ERA that fades, soft targets."""
+"""The best student on DeepPCB: moved images, its teacher's neck and head at first, soft targets, ERA that fades."""
 
 _base_ = './era_retinanet-r18w32_retinanet-r18w8_1xb8-soft-48e_deeppcb.py'
 *transforms, pack = _base_.train_pipeline
