@@ -3,9 +3,7 @@
 _base_ = './retinanet-r18w32_1xb8-36e_deeppcb.py'
 max_epochs = 24
 load_from = '{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth'
-*transforms, pack = _base_.train_pipeline
-shift = dict(type='RandomShift', prob=1.0, max_shift_px=32)
-train_dataloader = dict(dataset=dict(pipeline=[*transforms, shift, pack]))
+train_dataloader = dict(dataset=dict(pipeline=_base_.shifted_pipeline))
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [

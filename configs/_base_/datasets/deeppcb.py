@@ -16,6 +16,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
+shifted_pipeline = [*train_pipeline[:-1], dict(type='RandomShift', prob=1.0, max_shift_px=32), train_pipeline[-1]]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_size, keep_ratio=True),
