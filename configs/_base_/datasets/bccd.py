@@ -16,6 +16,18 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
+affine_pipeline = [
+    *train_pipeline[:-1],
+    dict(
+        type='RandomAffine',
+        max_rotate_degree=0,
+        max_translate_ratio=0.1,
+        scaling_ratio_range=(0.75, 1.33),
+        max_shear_degree=0,
+    ),
+    dict(type='PhotoMetricDistortion'),
+    train_pipeline[-1],
+]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_size, keep_ratio=True),

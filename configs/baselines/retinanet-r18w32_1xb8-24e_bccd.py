@@ -1,9 +1,0 @@
-"""The teacher: RetinaNet-R18 with half of the channels (FPN 64, two head convolutions) on BCCD."""
-
-_base_ = './retinanet-r18w8_1xb8-24e_bccd.py'
-model = dict(
-    backbone=dict(base_channels=32, stem_channels=32),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
-    bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
-)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
