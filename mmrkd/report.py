@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmrkd.checkpoint import load_checkpoint_file
 from mmrkd.engine.cost import measure_cost
 from mmrkd.engine.prepare import is_distillation
-from mmrkd.export import build_variant, load_distiller
+from mmrkd.export import load_distiller
 from mmrkd.registry import MODELS
 from mmrkd.visualization import compare_detections, plot_curves, read_curve
 
@@ -59,7 +59,7 @@ def _trained(cfg: Config, work_dir: str) -> dict[str, torch.nn.Module]:
     if is_distillation(cfg):
         distiller = load_distiller(cfg, ckpt)
         variants = cfg.val_cfg.get('variants', ('student',))
-        return {v: build_variant(cfg, distiller, v).eval() for v in variants}
+        return {v: distiller.variants[v].build().eval() for v in variants}
     model = MODELS.build(cfg.model)
     model.load_state_dict(load_checkpoint_file(ckpt)['state_dict'])
     return {'student': model.eval()}

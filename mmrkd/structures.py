@@ -1,7 +1,7 @@
 """The few typed things that flow between the distiller, the adapters and the methods."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -57,7 +57,7 @@ class LevelMatch:
         return [self.teacher_levels[t].channels for _, t in self.pairs]
 
     @property
-    def pooled(self) -> bool:
+    def vectors(self) -> bool:
         """Whether the matched features are vectors ``(N, C)`` and not maps ``(N, C, H, W)``."""
         return self.student_levels[self.pairs[0][0]].stride is None
 
@@ -141,45 +141,94 @@ def resized(feature: Tensor, like: Tensor, mode: Optional[str]) -> Tensor:
     return F.interpolate(feature, like.shape[2:], mode=mode, align_corners=False if mode == 'bilinear' else None)
 
 
+def on_student_grid(teacher: Tensor, student: Tensor, same_stride: bool = True, resize: Optional[str] = None) -> Tensor:
+    """Brings a map of the teacher to the grid of the student's.
+
+    Where the strides agree only the teacher's wider padding can add cells: the grids share their upper left corner, and
+    what lies to the right of and below the student's is cut off. Anything else is interpolated, if that is allowed.
+
+    Args:
+        teacher: ``(N, C_t, H', W')``; vectors ``(N, C_t)`` are returned as they are.
+        student: ``(N, C_s, H, W)``.
+        same_stride: Whether a cell stands for as many pixels in both.
+        resize: See :func:`resized`.
+
+    Returns:
+        ``(N, C_t, H, W)``.
+
+    Raises:
+        ValueError: The grids differ by more than padding, and ``resize`` is ``None``.
+    """
+    if teacher.dim() == 2 or teacher.shape[2:] == student.shape[2:]:
+        return teacher
+    if same_stride and all(t >= s for t, s in zip(teacher.shape[2:], student.shape[2:])):
+        return teacher[..., : student.shape[-2], : student.shape[-1]]
+    return resized(teacher, student, resize)
+
+
+class NamedViews(Mapping):
+    """Views of the same images by name, each computed when it is first asked for.
+
+    Args:
+        **compute: A function for each name; called at most once.
+    """
+
+    def __init__(self, **compute: Callable[[], Any]) -> None:
+        self._compute, self._known = compute, {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._known:
+            self._known[name] = self._compute[name]()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._compute)
+
+    def __len__(self) -> int:
+        return len(self._compute)
+
+
 @dataclass
-class StudentView:
-    """What a method sees of the student in one step. Gradients flow.
+class _View:
+    """What a method sees of one model in one step.
 
     Attributes:
-        inputs: Images as the student sees them, ``(N, 3, H, W)``.
-        feats: Matched features, finest first.
-        outputs: What the student's dense or classification head returned during its own loss; ``None`` if it has none.
-        taps: Outputs of the modules that methods asked for (:attr:`DistillMethod.student_taps`), by module name.
+        inputs: Images as the model sees them, ``(N, 3, H, W)``.
+        feats: Matched features on the student's grid, finest first.
+        all_feats: All features as the model's head takes them.
+        compute_outputs: Gives the outputs of the dense or classification head; called at most once.
+        taps: Outputs of the modules that methods asked for, by module name.
+        views: Further views of the same images by their names, see :attr:`DistillMethod.views`; this one is the first.
     """
 
     inputs: Tensor
     feats: Features
-    outputs: Any = None
+    all_feats: Any = None
+    compute_outputs: Callable[[], Any] = lambda: None
     taps: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class TeacherView:
-    """What a method sees of the teacher in one step. Everything is detached.
-
-    Attributes:
-        inputs: Images as the teacher sees them, ``(N, 3, H, W)``.
-        feats: Matched features on the student's grid (cropped; interpolated where that is allowed).
-        all_feats: All features as the teacher's head takes them.
-        compute_outputs: Runs the teacher's head on ``all_feats``; called at most once a step.
-        taps: Outputs of the modules that methods asked for (:attr:`DistillMethod.teacher_taps`), by module name.
-    """
-
-    inputs: Tensor
-    feats: Features
-    all_feats: Any
-    compute_outputs: Callable[[], Any]
-    taps: dict[str, Any] = field(default_factory=dict)
+    views: Mapping = field(default_factory=dict)
     _outputs: Any = field(default=None, repr=False)
 
     @property
     def outputs(self) -> Any:
-        """Head outputs of the teacher, computed when first asked for."""
+        """Outputs of the dense or classification head, in the form that training sees; ``None`` without such a head."""
         if self._outputs is None:
             self._outputs = self.compute_outputs()
         return self._outputs
+
+
+@dataclass
+class StudentView(_View):
+    """What a method sees of the student in one step. Gradients flow.
+
+    :attr:`outputs` are what the student's head returned during its own loss; further views compute them when asked.
+    """
+
+
+@dataclass
+class TeacherView(_View):
+    """What a method sees of one teacher in one step. Everything is detached.
+
+    :attr:`feats` are cropped to the student's grid, and interpolated where that is allowed. The head runs when
+    :attr:`outputs` are first asked for.
+    """

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.engine.cost import measure_cost
-from mmrkd.export import build_variant, export, integrated_config, load_distiller, plain_config
+from mmrkd.export import export, load_distiller, plain_config
 from mmrkd.registry import HOOKS, MODELS
 from mmrkd.testing import (
     build_distiller,
@@ -103,14 +103,14 @@ def test_copies_of_the_teacher_are_plain_models_and_predict_the_same(name, form,
     distiller.set_variant(form)
     expected = scores(distiller, batch)
     assert torch.equal(scores(model, batch), expected)
-    assert torch.equal(scores(build_variant(cfg, distiller, form), batch), expected)
+    assert torch.equal(scores(distiller.variants[form].build(), batch), expected)
     distiller.set_variant('teacher')
     assert not torch.equal(scores(distiller, batch), expected)
 
 
 def test_a_copy_that_no_method_trains_is_refused(tmp_path):
     cfg, ckpt, *_ = trained('classifier', tmp_path)
-    with pytest.raises(ValueError, match='no method of this distillation trains a bridge'):
+    with pytest.raises(ValueError, match="no variant 'bridge'"):
         export(cfg, ckpt, str(tmp_path / 'out'), 'bridge')
 
 
@@ -163,7 +163,7 @@ torch.save(model.extract_feat(torch.load({str(tmp_path / 'image.pth')!r})), {str
 
 def test_cost_of_each_variant(tmp_path):
     cfg, ckpt, distiller, batch = trained('retinanet', tmp_path, RESIDUAL['retinanet'], dict(type='mmrkd.ResidualKD'))
-    models = {v: build_variant(cfg, distiller, v) for v in ('student', 'integrated', 'student_alone')}
+    models = {v: distiller.variants[v].build() for v in ('student', 'integrated', 'student_alone')}
     costs = {variant: measure_cost(model, batch, repeats=1) for variant, model in models.items()}
     assert (costs['student'].params, costs['student'].flops) == (costs['integrated'].params, costs['integrated'].flops)
     backbone = distiller.student.backbone
@@ -227,8 +227,8 @@ def test_methods_without_an_integrated_form_are_refused(tmp_path):
     student, teacher, _ = PAIRS['retinanet']
     teacher = save_random_teacher(teacher, tmp_path)
     distiller = build_distiller(student, teacher, [dict(type='mmrkd.FitNets')])
-    with pytest.raises(ValueError, match='no method of this distillation'):
-        integrated_config(Config(dict(model=dict(student=student, teacher=teacher))), distiller)
+    with pytest.raises(ValueError, match="no variant 'integrated'"):
+        distiller.set_variant('integrated')
 
 
 def test_integrated_needs_every_level_of_the_teacher(tmp_path):
@@ -236,7 +236,7 @@ def test_integrated_needs_every_level_of_the_teacher(tmp_path):
     teacher = save_random_teacher(tiny_retinanet(16, 32, strides=(8, 16, 32, 64)), tmp_path)
     distiller = build_distiller(student, teacher, [dict(type='mmrkd.ERA')])
     with pytest.raises(ValueError, match='4 levels, 3 of them matched'):
-        integrated_config(Config(dict(model=dict(student=student, teacher=teacher))), distiller)
+        distiller.set_variant('integrated')
 
 
 def test_integrated_of_a_student_with_more_levels_is_refused(tmp_path):
@@ -257,10 +257,12 @@ def test_a_copy_of_a_teacher_with_an_input_size_is_refused(tmp_path):
 
 def test_unknown_form_and_variant_are_refused(tmp_path):
     cfg, ckpt, distiller, _ = trained('retinanet', tmp_path)
-    with pytest.raises(ValueError, match="one of .*'student', 'integrated'"):
-        export(cfg, ckpt, str(tmp_path / 'out'), 'blend')
-    with pytest.raises(ValueError, match='blend'):
-        build_variant(cfg, distiller, 'blend')
+    with pytest.raises(ValueError, match="no variant 'fused'.*'student', 'teacher', 'integrated', 'blend'"):
+        export(cfg, ckpt, str(tmp_path / 'out'), 'fused')
+    for refused in (lambda: export(cfg, ckpt, str(tmp_path / 'out'), 'blend'), distiller.variants['blend'].build):
+        with pytest.raises(ValueError, match=r"'blend' is not one model; its parts are \('student', 'integrated'\)"):
+            refused()
+    assert not (tmp_path / 'out').exists()
 
 
 def test_plain_config_leaves_the_original_untouched(tmp_path):

@@ -16,8 +16,10 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-ROOMS = ('heads', 'input_converter', 'teacher', 'methods', 'inheritance', 'loss_guard', 'state_names', 'distiller')
+ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
+ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'distiller')
 MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
+BESIDE = {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.pair', 'mmrkd.models.variants'}
 BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
 ALLOWED = {
     **{room: GROUND - {room} for room in GROUND},
@@ -25,15 +27,22 @@ ALLOWED = {
     'mmrkd.adapters': GROUND,
     **{room: GROUND | (PARTS - {room}) for room in PARTS},
     'mmrkd.models.input_converter': GROUND,
-    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter'},
-    'mmrkd.models.heads': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher'},
-    'mmrkd.models.methods': GROUND | PARTS | {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.heads'},
+    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters'},
+    'mmrkd.models.pair': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter', 'mmrkd.models.teacher'},
+    'mmrkd.models.variants': GROUND | {'mmrkd.adapters', 'mmrkd.models.pair'},
+    'mmrkd.models.heads': GROUND | PARTS | BESIDE | {'mmrkd.models.input_converter'},
+    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads'},
+    'mmrkd.models.method_state': GROUND | {'mmrkd.models.methods', 'mmrkd.models.state_names'},
+    'mmrkd.models.attendance': set(),
+    'mmrkd.models.views_preprocessor': set(),
+    'mmrkd.models.step': GROUND | {'mmrkd.adapters', 'mmrkd.models.methods', 'mmrkd.models.views_preprocessor'},
     'mmrkd.models.loss_guard': set(),
     'mmrkd.models.state_names': set(),
     'mmrkd.models.inheritance': GROUND,
     'mmrkd.models.distiller': GROUND
-    | {'mmrkd.adapters'}
-    | {f'mmrkd.models.{room}' for room in ('teacher', 'methods', 'inheritance', 'loss_guard', 'state_names')},
+    | BESIDE
+    | {f'mmrkd.models.{room}' for room in ('methods', 'inheritance', 'loss_guard', 'state_names')}
+    | {f'mmrkd.models.{room}' for room in ('attendance', 'views_preprocessor', 'step')},
     'mmrkd.models': MODELS,
     'mmrkd.export': BELOW,
     'mmrkd.engine': BELOW | {'mmrkd.export'},

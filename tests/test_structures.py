@@ -14,7 +14,7 @@ def test_levels_are_matched_by_stride_and_not_by_position():
     assert match.student_channels == [4, 4, 4]
     assert match.teacher_channels == [6, 6, 6]
     assert not match.covers_teacher
-    assert not match.pooled
+    assert not match.vectors
 
 
 def test_levels_that_only_the_student_has_are_left_out():
@@ -29,7 +29,7 @@ def test_levels_that_only_the_student_has_are_left_out():
 def test_pooled_features_match_each_other():
     match = match_levels([Level(64, None)], [Level(128, None)])
     assert match.pairs == ((0, 0),)
-    assert match.pooled and match.covers_teacher
+    assert match.vectors and match.covers_teacher
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from mmengine.config import DictAction  # noqa: E402
 
 from mmrkd.engine.launch import read_config, report_errors  # noqa: E402
-from mmrkd.export import FORMS, export  # noqa: E402
+from mmrkd.export import export  # noqa: E402
 
 
 @report_errors
@@ -26,7 +26,6 @@ def main() -> None:
     parser.add_argument(
         '--form',
         '--variant',
-        choices=FORMS,
         default='student',
         help="what to write (default: %(default)s): integrated with the teacher's head (ERA), student_alone without "
         'the assistant (ResidualKD), bridge (SemiOnlineKD), peer (deep mutual learning)',

@@ -15,6 +15,6 @@ model = dict(
     ),
     methods=[dict(type='mmrkd.SemiOnlineKD', split='layer3', tau=4.0)],
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'methods.0.bridge': dict(lr_mult=1.0)}))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'methods.semionlinekd.bridge': dict(lr_mult=1.0)}))
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'bridge'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'bridge'))

@@ -138,7 +138,7 @@ def _describe_wiring(distiller: Distiller, report: Report) -> None:
     for index, level in enumerate(match.teacher_levels):
         if index not in [t for _, t in match.pairs]:
             rows.append(('-', '', f'level {index}', str(level), 'not matched'))
-    for name, method in zip(distiller.names, distiller.methods):
+    for name, method in distiller.methods.items():
         for role, adapter, taps in (
             ('student', distiller.adapter, method.student_taps),
             ('teacher', distiller.teacher.adapter, method.teacher_taps),

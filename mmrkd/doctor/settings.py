@@ -58,7 +58,7 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
         report.fault('swapped', f'the teacher has {sizes[1]:,} parameters, fewer than the student with {sizes[0]:,}')
     if not len(distiller.methods):
         report.fault('no-method', 'methods is empty')
-    for name, method, cfg in zip(distiller.names, distiller.methods, methods):
+    for (name, method), cfg in zip(distiller.methods.items(), methods):
         dropped = [key for key, value in _weights(cfg) if value > 0 and getattr(method, key, value) == 0]
         if dropped:
             report.fault('heads-differ', f'{name}: {", ".join(dropped)} was switched off: the two heads do not line up')
@@ -68,7 +68,7 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
 
 def uses_teacher(distiller: Distiller) -> bool:
     """Whether the trained teacher matters: deep mutual learning takes nothing but its config."""
-    mutual = len(distiller.methods) and not any(method.needs_teacher for method in distiller.methods)
+    mutual = len(distiller.methods) and not any(method.needs_teacher for method in distiller.methods.values())
     return not mutual or bool(distiller.init_student)
 
 
@@ -117,7 +117,7 @@ def examine_schedule(distiller: Distiller, cfg: Config, epoch_length: int, repor
         epoch_length: Iterations of an epoch.
         report: Receives faults.
     """
-    starts = {epoch for method in distiller.methods for epoch in getattr(method, 'phase_epochs', ())}
+    starts = {epoch for method in distiller.methods.values() for epoch in method.phase_epochs}
     whole = _learning_rate(cfg)
     schedules = cfg.get('param_scheduler') or []
     schedules = schedules if isinstance(schedules, list) else [schedules]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
-from mmrkd.models import Distiller, ResidualKD
+from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
 
 HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
@@ -39,7 +39,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):
             terms = {k: _scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k}
         parameters = [p for p in distiller.student.parameters() if p.requires_grad]
-        norms = _gradient_norms(terms, parameters, distiller.names, thorough)
+        norms = _gradient_norms(terms, parameters, list(distiller.methods), thorough)
         _judge_terms(terms, norms, distiller, report)
         if thorough:
             _estimate(distiller, data, kept, report)
@@ -47,8 +47,8 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
 
 def _enter_first_phase(distiller: Distiller, report: Report) -> None:
     """What PhaseHook does when an epoch begins, which is later than this."""
-    for name, method in zip(distiller.names, distiller.methods):
-        if isinstance(method, ResidualKD) and method.progressive:
+    for name, method in distiller.methods.items():
+        if method.phases:
             method.enter_phase(method.phase_of(0))
             method.hold_frozen()
             report.say(f'{name} trains in phases: this is the first, {method.phase!r}')
@@ -84,7 +84,7 @@ def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: D
     if broken:
         report.fault('loss-not-finite', ', '.join(broken))
         return
-    for name, method in zip(distiller.names, distiller.methods):
+    for name, method in distiller.methods.items():
         own = [norm for key, norm in norms.items() if key.split('.')[0] == name]
         if method.active and own and not any(own) and any(p.requires_grad for p in distiller.student.parameters()):
             report.fault('no-gradient', f'{name}: the gradient of all its terms on the student is 0')
@@ -119,7 +119,7 @@ def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: O
     if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
         return
     with report.expecting('evaluation-failed'), tempfile.TemporaryDirectory() as folder:
-        indices = spread(len(dataset), images or (64 if distiller.match.pooled else 16))
+        indices = spread(len(dataset), images or (64 if distiller.match.vectors else 16))
         metrics, restricted = restricted_evaluator(cfg.val_evaluator, dataset, indices, folder)
         evaluator = Evaluator(metrics)
         evaluator.dataset_meta = dataset.metainfo

@@ -9,6 +9,7 @@ from mmrkd.engine.hooks import (
     PhaseHook,
     ResumableCheckpointHook,
     SplitCheckpointHook,
+    TeacherSequenceHook,
 )
 from mmrkd.engine.loops import ResumableEpochLoop, ResumableIterLoop, VariantTestLoop, VariantValLoop
 from mmrkd.engine.optim import AutocastOptimWrapper
@@ -26,6 +27,7 @@ __all__ = [
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SplitCheckpointHook',
+    'TeacherSequenceHook',
     'VariantTestLoop',
     'VariantValLoop',
     'prepare_config',

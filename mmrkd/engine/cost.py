@@ -8,11 +8,9 @@ from functools import partial
 
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from mmrkd.export import build_variant
 from mmrkd.models import Distiller
 
 AP, TOP1 = 'coco/bbox_mAP', 'accuracy/top1'
@@ -56,21 +54,29 @@ def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), int(flops), min(seconds[1:]))
 
 
-def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
-    """Returns a Markdown table: for each variant its main metric, parameters, FLOPs and latency."""
+def cost_table(model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
+    """Returns a Markdown table: for each variant its main metric, parameters, FLOPs and latency.
+
+    Args:
+        model: A plain model or a distiller; a parallel wrapper around it does not matter.
+        dataloader: Its first batch is what is timed.
+        variants: Of the distiller; a plain model has only itself, ``student``.
+        metrics: What the evaluation gave.
+    """
     model = model.module if is_model_wrapper(model) else model
     batch = next(iter(dataloader))
     names = [name for name in metrics if name.endswith((AP, TOP1))]
     rows = ['| variant | metric | params (M) | FLOPs (G) | latency (ms) |', '|---|---|---|---|---|']
-    for variant in variants:
-        prefix = '' if variant == 'student' else f'{variant}/'
+    for name in variants:
+        prefix = '' if name == 'student' else f'{name}/'
         score = next((f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}{AP}', f'{prefix}{TOP1}')), '-')
-        if variant.split('.')[-1] == 'blend':  # two models side by side: it costs the student and the integrated one
-            rows.append(f'| {variant} | {score} | student + integrated | | |')
+        variant = model.variants[name] if isinstance(model, Distiller) else None
+        if variant is not None and variant.parts:  # several models side by side: it costs what they cost
+            rows.append(f'| {name} | {score} | {" + ".join(variant.parts)} | | |')
             continue
-        single = build_variant(cfg, model, variant) if isinstance(model, Distiller) else model
+        single = model if variant is None else variant.build()
         cost = measure_cost(single.to(next(model.parameters()).device), batch)
         rows.append(
-            f'| {variant} | {score} | {cost.params / 1e6:.3f} | {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
+            f'| {name} | {score} | {cost.params / 1e6:.3f} | {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
         )
     return '\n'.join(rows)

@@ -2,7 +2,7 @@
 
 from mmrkd.models.backbones import MobileNetV1, ResidualPairBackbone, WideResNet
 from mmrkd.models.distiller import Distiller
-from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, TeacherHead
+from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, Peer, TeacherHead
 from mmrkd.models.losses import (
     FeatureAttentionLoss,
     FeatureCosineLoss,
@@ -17,6 +17,9 @@ from mmrkd.models.methods import (
     DeepMutualLearning,
     DistillMethod,
     FitNets,
+    MethodDict,
+    Pair,
+    Phase,
     ResidualKD,
     SemiOnlineKD,
 )
@@ -24,9 +27,12 @@ from mmrkd.models.necks import (
     ChannelStandardizer,
     MultiBranchResidualNeck,
     MultiWidthResidualNeck,
+    Projection,
     ResidualAssistantNeck,
 )
 from mmrkd.models.teacher import FrozenTeacher
+from mmrkd.models.variants import Variant
+from mmrkd.models.views_preprocessor import ViewsPreprocessor
 
 __all__ = [
     'ERA',
@@ -43,15 +49,22 @@ __all__ = [
     'FrozenTeacher',
     'KLDivergenceLoss',
     'KnowledgeBridge',
+    'MethodDict',
     'MobileNetV1',
     'MultiBranchResidualNeck',
     'MultiWidthResidualNeck',
     'OutputMimicry',
+    'Pair',
+    'Peer',
+    'Phase',
+    'Projection',
     'ResidualAssistantNeck',
     'ResidualKD',
     'ResidualPairBackbone',
     'SemiOnlineKD',
     'SigmoidKLLoss',
     'TeacherHead',
+    'Variant',
+    'ViewsPreprocessor',
     'WideResNet',
 ]

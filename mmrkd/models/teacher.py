@@ -1,8 +1,8 @@
 """The teacher: loaded strictly, frozen for good, and nobody's submodule."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, Optional, Union
 
@@ -10,11 +10,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrkd.adapters import build_adapter
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
-from mmrkd.models.input_converter import InputConverter
 from mmrkd.registry import MODELS
 
 
@@ -100,35 +98,24 @@ class FrozenTeacher:
         self.model.requires_grad_(False)
         self.model.eval()
         self.adapter = build_adapter(self.model)
-        self.convert: Optional[InputConverter] = None
-        self.batch_statistics = False  # True: BatchNorm normalises by the batch, and its buffers drift
-
-    def follow(self, student: nn.Module) -> None:
-        """Learns how to make this teacher's input out of the student's (normalisation, channel order, padding)."""
-        self.convert = InputConverter(student.data_preprocessor, self.model.data_preprocessor, self.input_size)
 
     @torch.no_grad()
-    def extract(self, inputs: Tensor) -> Any:
-        """Returns detached features of the teacher for its own input ``(N, 3, H, W)``."""
-        with self._norms():
+    def extract(self, inputs: Tensor, statistics: Optional[nn.Module] = None) -> Any:
+        """Returns detached features of the teacher for its own input ``(N, 3, H, W)``.
+
+        Args:
+            inputs: Images as the teacher sees them.
+            statistics: A :class:`~mmrkd.models.heads.TeacherStatistics`: BatchNorm normalises by the batch in this
+                call, and what drifts by it is written there. Defaults to None: the teacher's own statistics.
+        """
+        with nullcontext() if statistics is None else statistics.drifting():
             return self.adapter.extract(inputs)
 
     @torch.no_grad()
-    def outputs(self, feats: Any) -> Any:
+    def outputs(self, feats: Any, statistics: Optional[nn.Module] = None) -> Any:
         """Returns detached outputs of the teacher's head, in the form that a model in training gives them."""
-        with self._norms():
+        with nullcontext() if statistics is None else statistics.drifting():
             return self.adapter.training_outputs(feats)
-
-    @contextmanager
-    def _norms(self) -> Iterator[None]:
-        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)] if self.batch_statistics else []
-        for norm in norms:
-            norm.train()
-        try:
-            yield
-        finally:
-            for norm in norms:
-                norm.eval()
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over every weight and buffer: equal before and after any training."""

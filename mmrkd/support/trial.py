@@ -238,7 +238,7 @@ def _try(student: ConfigDict, teacher: FrozenTeacher, names: Sequence[str], resu
         return ['fails', describe(error)]
     levels = distiller.match.teacher_levels
     result['features'] = '; '.join(_grouped(levels))
-    result['multi_level'] = len(levels) > 1 and not distiller.match.pooled
+    result['multi_level'] = len(levels) > 1 and not distiller.match.vectors
     remarks = ['KL term off'] if 'ERA' in names and not distiller.methods[0].w_kd else []
     try:
         calibrate(distiller.adapter, _size_of(distiller))

@@ -15,6 +15,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook, prepare_config
+from mmrkd.models import DistillMethod, MethodDict
 from mmrkd.testing import build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 
 PREFIXES = ('', 'bridge/', 'teacher/')
@@ -72,7 +73,8 @@ class TestPlainCheckpoint:
 
     def test_the_methods_are_in_an_entry_of_their_own(self, finished):
         checkpoint = read(finished.folder / 'epoch_2.pth')
-        assert list(checkpoint[METHOD_STATE]) == ['state_dict']
+        assert list(checkpoint[METHOD_STATE]) == ['state_dict', 'methods', 'optimized']
+        assert list(checkpoint[METHOD_STATE]['methods']) == ['era']
         expected = {k: v for k, v in finished.state.items() if k.startswith('methods.')}
         assert_equal_states(checkpoint[METHOD_STATE]['state_dict'], expected)
         assert any('neck.branches' in k for k in expected)
@@ -234,8 +236,10 @@ class TestBridge:
         assert_equal_states(resumed.model.state_dict(), whole.model.state_dict())
         assert resumed.model.teacher.fingerprint() == whole.model.teacher.fingerprint()
         fresh = read(teachers['classifier']['ckpt'])['state_dict']
-        moved = {k for k, v in whole.model.teacher.model.state_dict().items() if not torch.equal(v, fresh[k])}
-        assert moved == {k for k in fresh if k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+        assert_equal_states(whole.model.teacher.model.state_dict(), fresh)
+        drifted = whole.model.methods[0].statistics.named_state()
+        assert set(drifted) == {k for k in fresh if k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+        assert not any(torch.equal(value, fresh[name]) for name, value in drifted.items())
         last = str(tmp_path / 'whole' / 'epoch_2.pth')
         metrics = Runner.from_cfg(run_cfg(tmp_path / 'tested', load_from=last, **changes)).test()
         for name in PREFIXES:
@@ -245,7 +249,7 @@ class TestBridge:
     @pytest.mark.parametrize('kind', ['classifier', 'retinanet'])
     def test_a_run_that_was_stopped_ends_as_one_that_was_not(self, kind, run_cfg, train, tmp_path):
         hint = dict(type='mmrkd.FeatureMSELoss')
-        slower = dict(custom_keys={'methods.0.bridge': dict(lr_mult=0.5)})
+        slower = dict(custom_keys={'methods.semionlinekd.bridge': dict(lr_mult=0.5)})
         changes = dict(
             methods=[dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=hint)],
             ema=True,
@@ -268,7 +272,9 @@ class TestBridge:
         checkpoint = read(tmp_path / 'whole' / 'epoch_2.pth')
         plain = build_model(PLAIN[kind](), seed=9)
         assert list(checkpoint['state_dict']) == list(plain.state_dict())
-        assert any(name.startswith('methods.0.bridge.model.') for name in checkpoint[METHOD_STATE]['state_dict'])
+        assert any(
+            name.startswith('methods.semionlinekd.bridge.model.') for name in checkpoint[METHOD_STATE]['state_dict']
+        )
 
 
 class TestLoadFrom:
@@ -285,10 +291,23 @@ class TestLoadFrom:
         model = self.start(run_cfg(tmp_path, load_from=str(tmp_path / 'plain.pth')))
         assert_equal_states(model.student.state_dict(), weights)
 
-    def test_a_checkpoint_of_a_distillation_fills_student_and_methods(self, run_cfg, finished, tmp_path):
+    def test_a_checkpoint_of_a_distillation_fills_student_and_methods_for_a_test(self, run_cfg, finished, tmp_path):
         ckpt = str(finished.folder / 'epoch_2.pth')
         model = self.start(run_cfg(tmp_path, finished.kind, load_from=ckpt))
         assert_equal_states(model.state_dict(), finished.state)
+
+    @pytest.mark.parametrize('keep', [False, True])
+    def test_a_training_that_starts_from_one_takes_its_methods_only_if_it_is_told_to(
+        self, keep, run_cfg, train, finished, tmp_path
+    ):
+        cfg = run_cfg(tmp_path, finished.kind, load_from=str(finished.folder / 'epoch_2.pth'))
+        cfg.optim_wrapper.optimizer.update(lr=0.0)
+        merge = next(hook for hook in cfg.custom_hooks if hook.type == 'mmrkd.MergeCheckpointHook')
+        merge.keep_methods = keep
+        found = train(cfg).model.state_dict()
+        weights = [k for k in finished.state if k.startswith('methods.') and k.endswith('weight') and 'branches' in k]
+        assert weights and {torch.equal(found[k], finished.state[k]) for k in weights if 'norms' not in k} == {keep}
+        assert torch.equal(found['backbone.conv1.weight'], finished.state['backbone.conv1.weight'])
 
     def test_a_plain_run_starts_from_a_checkpoint_of_a_distillation(self, run_cfg, finished, tmp_path):
         ckpt = str(finished.folder / 'epoch_2.pth')
@@ -369,14 +388,27 @@ class TestTheTool:
 
 class TestHooksAlone:
     def checkpoint(self):
-        weights = {'a': torch.zeros(1), 'methods.0.b': torch.ones(1), 'c': torch.ones(2)}
+        weights = {'a': torch.zeros(1), 'methods.hold.b': torch.ones(1), 'c': torch.ones(2)}
         return dict(
             state_dict=dict(weights),
             ema_state_dict={'steps': torch.zeros(()), **{f'module.{k}': v + 1 for k, v in weights.items()}},
         )
 
+    def runner(self):
+        class Hold(DistillMethod):
+            def __init__(self):
+                super().__init__()
+                self.b = torch.nn.Parameter(torch.zeros(1))
+
+            def losses(self, student, teacher, samples):
+                return {}
+
+        model = torch.nn.Module()
+        model.methods = MethodDict([Hold()], ['default'])
+        return SimpleNamespace(model=model, _resume=True)
+
     def test_merging_undoes_splitting(self):
-        checkpoint, runner = self.checkpoint(), SimpleNamespace(_resume=True)
+        checkpoint, runner = self.checkpoint(), self.runner()
         before = deepcopy(checkpoint)
         SplitCheckpointHook().before_save_checkpoint(runner, checkpoint)
         assert list(checkpoint['state_dict']) == ['a', 'c']
@@ -388,9 +420,9 @@ class TestHooksAlone:
 
     def test_a_name_that_only_contains_methods_stays(self):
         checkpoint = dict(state_dict={'head.methods.weight': torch.zeros(1)})
-        SplitCheckpointHook().before_save_checkpoint(None, checkpoint)
+        SplitCheckpointHook().before_save_checkpoint(self.runner(), checkpoint)
         assert list(checkpoint['state_dict']) == ['head.methods.weight']
-        assert checkpoint[METHOD_STATE] == {'state_dict': {}}
+        assert checkpoint[METHOD_STATE]['state_dict'] == {}
 
     def test_they_stand_on_the_right_side_of_ema(self):
         from mmengine.hooks.hook import Hook

@@ -13,10 +13,15 @@ from mmrkd.engine import ClassCheckHook
 def runner_of(data, teacher):
     """A runner whose training data and teacher have these class names."""
     metainfo = {} if data is None else dict(classes=data)
+    teachers = dict(default=SimpleNamespace(classes=teacher, ckpt='r101.pth'))
     return SimpleNamespace(
-        model=SimpleNamespace(teacher=SimpleNamespace(classes=teacher, ckpt='r101.pth')),
+        model=SimpleNamespace(teachers=teachers, methods=dict(kd=listening())),
         train_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo)),
     )
+
+
+def listening(**changes):
+    return SimpleNamespace(**dict(dict(teacher='default', active=True, compares_classes=True), **changes))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,16 @@ def test_other_names_are_refused(teacher):
     assert 'r101.pth' in message
 
 
+@pytest.mark.parametrize('method', [dict(compares_classes=False), dict(active=False), dict(teacher='another')])
+def test_methods_that_compare_no_classes_with_it_do_not_mind(method):
+    runner = runner_of(('cat', 'dog'), ('dog', 'cat'))
+    runner.model.methods = dict(hint=listening(**method))
+    ClassCheckHook().before_train(runner)
+    runner.model.methods['kd'] = listening()
+    with pytest.raises(ValueError, match='other classes'):
+        ClassCheckHook().before_train(runner)
+
+
 def test_data_without_meta_information_passes():
     runner = runner_of(None, ('cat',))
     runner.train_dataloader.dataset = [1, 2]
@@ -57,8 +72,8 @@ def test_it_looks_through_a_parallel_wrapper():
     torch.nn.Module.__init__(wrapped)
     wrapped.module = BaseModel.__new__(type('Model', (BaseModel,), {'forward': None}))
     torch.nn.Module.__init__(wrapped.module)
-    wrapped.module.teacher = SimpleNamespace(classes=('dog', 'cat'), ckpt='r101.pth')
-    runner = runner_of(('cat', 'dog'), None)
+    runner = runner_of(('cat', 'dog'), ('dog', 'cat'))
+    wrapped.module.teachers, wrapped.module.methods = runner.model.teachers, runner.model.methods
     runner.model = wrapped
     with pytest.raises(ValueError, match='other classes'):
         ClassCheckHook().before_train(runner)

@@ -46,4 +46,4 @@ class TestCompileHook:
                 return {}
 
         with pytest.raises(ValueError, match=r"cannot be used with \['Tapping'\]"):
-            CompileHook().before_train(SimpleNamespace(model=SimpleNamespace(methods=[Tapping()])))
+            CompileHook().before_train(SimpleNamespace(model=SimpleNamespace(methods=dict(tapping=Tapping()))))

@@ -53,21 +53,20 @@ class TestFactor:
 
 class TestHook:
     def runner(self, iteration):
-        methods = [SimpleNamespace(scale=1.0), SimpleNamespace(scale=1.0)]
         model = torch.nn.Module()
-        model.names, model.methods = ['era', 'fitnets'], methods
+        model.methods = dict(era=SimpleNamespace(scale=1.0), fitnets=SimpleNamespace(scale=1.0))
         return SimpleNamespace(model=model, iter=iteration, train_dataloader=range(10))
 
     @pytest.mark.parametrize('by_epoch, expected', [(True, 0.75), (False, 1.0)])
     def test_progress_in_epochs_and_iterations(self, by_epoch, expected):
         runner = self.runner(iteration=15)
         DistillScheduleHook(warmup=2, by_epoch=by_epoch).before_train_iter(runner, 0)
-        assert [method.scale for method in runner.model.methods] == [expected] * 2
+        assert [method.scale for method in runner.model.methods.values()] == [expected] * 2
 
     def test_one_of_several_methods(self):
         runner = self.runner(iteration=15)
         DistillScheduleHook(end=1, method='fitnets').before_train_iter(runner, 0)
-        assert [method.scale for method in runner.model.methods] == [1, 0]
+        assert [method.scale for method in runner.model.methods.values()] == [1, 0]
 
     def test_an_unknown_method_is_refused_before_the_first_iteration(self):
         with pytest.raises(ValueError, match=r"has the methods \['era', 'fitnets'\], but none is called 'kd'"):
@@ -91,7 +90,7 @@ class TestTraining:
     def test_the_terms_are_scaled_and_those_of_the_student_are_not(self, distiller, scale):
         data = distiller.data_preprocessor(classification_batch(), True)
         expected = deepcopy(distiller)(**data, mode='loss')
-        for method in distiller.methods:
+        for method in distiller.methods.values():
             method.scale = scale
         found = distiller(**data, mode='loss')
         for name, value in expected.items():
@@ -113,7 +112,7 @@ class TestTraining:
         plain_optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
         for own, other in zip(plain.parameters(), distiller.student.parameters()):
             plain_optimizer.state[own] = deepcopy(optimizer.state[other])
-        for method in distiller.methods:
+        for method in distiller.methods.values():
             method.scale = 0.0
         methods = deepcopy(distiller.methods.state_dict())
         for seed in range(2, 5):

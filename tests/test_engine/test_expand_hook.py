@@ -55,7 +55,7 @@ class TestERA:
     def test_the_integrated_model_is_that_of_the_active_branches(self, family):
         model = era(family, num_branches=3, start_branches=2).eval()
         inputs, _ = model_inputs(model, family[2](), training=False)
-        feats = model._matched(model.adapter.extract(inputs))
+        feats = model.pair.student_feats(model.adapter.extract(inputs))
         neck = model.methods[0].neck
         initial, increments = neck.steps(feats, num_branches=2)
         expected = neck.to_teacher_scale([sum(parts, h) for h, *parts in zip(initial, *increments)])
@@ -98,20 +98,17 @@ class TestERA:
 class TestHook:
     def runner(self, iteration=0):
         model = torch.nn.Module()
-        model.names, model.methods = (
-            ['era'],
-            [SimpleNamespace(num_branches=4, start_branches=2)],
-        )
+        model.methods = dict(era=SimpleNamespace(num_branches=4, start_branches=2))
         return SimpleNamespace(model=model, iter=iteration, train_dataloader=range(10))
 
     @pytest.mark.parametrize('iteration, expected', [(0, 2), (19, 2), (20, 3), (39, 3), (40, 4), (99, 4)])
     def test_the_number_follows_from_the_progress(self, iteration, expected):
         runner = self.runner(iteration)
         ExpandHook(at=[2, 4]).before_train_iter(runner, 0)
-        assert runner.model.methods[0].active_branches == expected
+        assert runner.model.methods['era'].active_branches == expected
         runner = self.runner(iteration)
         ExpandHook(at=[20, 40], by_epoch=False).before_train_iter(runner, 0)
-        assert runner.model.methods[0].active_branches == expected
+        assert runner.model.methods['era'].active_branches == expected
 
     def test_milestones_that_do_not_ascend_are_refused(self):
         with pytest.raises(ValueError, match=r'ascending milestones, found \[3, 2\]'):

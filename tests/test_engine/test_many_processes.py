@@ -3,6 +3,7 @@
 import os
 import time
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ class TestSchedule:
         model = wrap(model_of('classifier', teachers, [ERA, FITNETS]))
         wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
         for scales in ((0, 0), (0, 0), (1, 0), (0.5, 1), (0, 0)):
-            for method, scale in zip(model.module.methods, scales):
+            for method, scale in zip(model.module.methods.values(), scales):
                 method.scale = scale
             logs = model.train_step(share(batch_of('classifier'), rank, number), wrapper)
         return list(logs), model.module.state_dict()
@@ -168,14 +169,14 @@ class TestFullySharded:
         for _ in range(2):
             model.train_step(share(batch_of('classifier'), rank, number), wrapper)
         saved = dict(state_dict=state(model))
-        SplitCheckpointHook().before_save_checkpoint(None, saved)
+        SplitCheckpointHook().before_save_checkpoint(SimpleNamespace(model=model), saved)
         checkpoint = deepcopy(saved)
-        MergeCheckpointHook().after_load_checkpoint(None, checkpoint)
+        MergeCheckpointHook().after_load_checkpoint(SimpleNamespace(model=model, _resume=True), checkpoint)
         other = sharded(seed=2)
         with FSDP.state_dict_type(other, StateDictType.FULL_STATE_DICT, FullStateDictConfig()):
             other.load_state_dict(checkpoint['state_dict'])
         loaded = dict(state_dict=state(other))
-        SplitCheckpointHook().before_save_checkpoint(None, loaded)
+        SplitCheckpointHook().before_save_checkpoint(SimpleNamespace(model=other), loaded)
         return saved, loaded, model.module.teacher.fingerprint() == fingerprint
 
     def test_a_checkpoint_is_plain_and_can_be_loaded(self, teachers, tmp_path):

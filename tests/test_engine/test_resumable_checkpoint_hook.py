@@ -112,10 +112,10 @@ class TestStateOfTheRun:
         from mmrkd.testing import build_distiller
 
         state = load_checkpoint_file(str(finished / 'epoch_1.pth'))[RUN_STATE]
-        assert sorted(state) == ['random', 'sampler_seed', 'teacher', 'validated']
+        assert sorted(state) == ['random', 'sampler_seed', 'teachers', 'validated']
         assert len(state['random']) == 1 and state['sampler_seed'] == 3 and state['validated'] is False
         distiller = build_distiller(tiny_classifier(), dict(teachers['classifier']), [])
-        assert state['teacher'] == distiller.teacher.fingerprint()
+        assert state['teachers'] == dict(default=distiller.teacher.fingerprint())
 
     def test_another_teacher_is_refused(self, finished, run_cfg, train, tmp_path):
         cfg = run_cfg(tmp_path, resume=True, load_from=str(finished / 'epoch_1.pth'))
@@ -126,10 +126,8 @@ class TestStateOfTheRun:
     def test_a_teacher_whose_statistics_drift_is_still_the_same(self, run_cfg, train, tmp_path):
         methods = [dict(type='mmrkd.SemiOnlineKD', teacher_bn='train')]
         first = train(prepare_config(run_cfg(tmp_path, methods=methods, **{'train_cfg.max_epochs': 1})))
-        assert (
-            first.model.teacher.fingerprint()
-            != load_checkpoint_file(str(tmp_path / 'epoch_1.pth'))[RUN_STATE]['teacher']
-        )
+        saved = load_checkpoint_file(str(tmp_path / 'epoch_1.pth'))[RUN_STATE]['teachers']
+        assert saved == dict(default=first.model.teacher.fingerprint())
         assert train(prepare_config(run_cfg(tmp_path, methods=methods, resume=True))).iter == 4
 
     def runner(self, **sampler):

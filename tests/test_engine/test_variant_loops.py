@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from mmrkd.engine import VariantTestLoop, VariantValLoop
 
 VARIANTS = ('student', 'integrated', 'teacher')
+OWN_HOOKS = [dict(type=f'mmrkd.{name}') for name in ('SplitCheckpointHook', 'MergeCheckpointHook')]
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ class TestEachVariant:
             assert metrics[name.replace('score', 'images')] == 8
 
     def test_hooks_are_called_once_around_all_of_them(self, run_cfg, tmp_path, stage, calls):
-        _, metrics = evaluate(run_cfg, tmp_path, stage, custom_hooks=[dict(type='Note')])
+        _, metrics = evaluate(run_cfg, tmp_path, stage, custom_hooks=[dict(type='Note'), *OWN_HOOKS])
         assert calls == [
             (f'before_{stage}', 'student'),
             (f'before_{stage}_epoch', 'student'),
@@ -74,7 +75,7 @@ class TestEachVariant:
     def test_the_variant_is_restored_after_an_error(self, run_cfg, tmp_path, stage):
         loop = dict(type=f'mmrkd.Variant{stage.capitalize()}Loop', variants=('student', 'teacher'))
         runner = Runner.from_cfg(run_cfg(tmp_path, **{f'{stage}_cfg': loop}))
-        runner.model.teacher.convert = None  # the student predicts, the teacher cannot
+        runner.model.pair.convert = None  # the student predicts, the teacher cannot
         with pytest.raises(TypeError):
             getattr(runner, stage)()
         assert runner.model.variant == 'student'

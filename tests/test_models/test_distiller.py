@@ -91,7 +91,8 @@ class TestStateDict:
         assert list(state)[: len(plain)] == list(plain)
         rest = list(state)[len(plain) :]
         assert all(key.startswith('methods.') for key in rest)
-        assert {key.split('.')[1] for key in rest} == {str(i) for i in range(len(methods))}
+        names = [method['type'].split('.')[1].lower() for method in methods]
+        assert {key.split('.')[1] for key in rest} == set(names)
 
     def test_its_version_numbers_stand_under_the_plain_names(self, teacher):
         """Modules look their version up there while they load, and take a missing one for an old checkpoint."""
@@ -251,7 +252,7 @@ class TestOffIsOff:
         distiller = build_distiller(student, teacher, methods).train()
         calls = [count_calls(module) for module in distiller.teacher.model.modules()]
         converted = []
-        distiller.teacher.convert = lambda *args: converted.append(args)
+        distiller.pair.convert = lambda *args: converted.append(args)
         losses = distiller(*model_inputs(distiller, batch()), mode='loss')
         assert not any(calls) and not converted
         assert not any('.' in name for name in losses)
@@ -312,12 +313,12 @@ class TestLoss:
     def test_two_methods_together(self, teacher):
         alone = [build_distiller(tiny_retinanet(), teacher, [m], seed=3).train() for m in (ERA, FITNETS)]
         both = build_distiller(tiny_retinanet(), teacher, [ERA, FITNETS], seed=3).train()
-        for method, single in zip(both.methods, alone):
+        for method, single in zip(both.methods.values(), alone):
             method.load_state_dict(single.methods[0].state_dict())
         inputs, samples = model_inputs(both, detection_batch())
         losses = both(inputs, deepcopy(samples), mode='loss')
-        assert both.names == ['era', 'fitnets']
-        for single, name in zip(alone, both.names):
+        assert list(both.methods) == ['era', 'fitnets']
+        for single, name in zip(alone, both.methods):
             expected = {
                 k: v for k, v in single(inputs, deepcopy(samples), mode='loss').items() if k.startswith(f'{name}.')
             }
@@ -328,14 +329,16 @@ class TestLoss:
     def test_methods_of_the_same_name_are_numbered(self, teacher):
         methods = [FITNETS, ERA, dict(FITNETS, w_feat=2.0)]
         distiller = build_distiller(tiny_retinanet(), teacher, methods).train()
-        assert distiller.names == ['fitnets0', 'era', 'fitnets2']
+        assert list(distiller.methods) == ['fitnets', 'era', 'fitnets_2']
         distiller.methods[2].load_state_dict(distiller.methods[0].state_dict())
         losses = distiller(*model_inputs(distiller, detection_batch()), mode='loss')
-        assert torch.allclose(losses['fitnets2.loss_feat'], 2 * losses['fitnets0.loss_feat'])
+        assert torch.allclose(losses['fitnets_2.loss_feat'], 2 * losses['fitnets.loss_feat'])
 
-    def test_task_weights_multiply(self, family):
+    @pytest.mark.parametrize('scale', [1.0, 0.25])
+    def test_a_task_weight_is_reached_with_the_schedule(self, family, scale):
         student, teacher, batch = family
-        distiller = build_distiller(student, teacher, [Weighted(0.5), Weighted(0.2)], seed=3).train()
+        distiller = build_distiller(student, teacher, [Weighted(0.2), FITNETS], seed=3).train()
+        distiller.methods['weighted'].scale = scale
         plain = build_model(student, seed=3).train()
         inputs, samples = model_inputs(plain, batch())
         torch.manual_seed(1)
@@ -343,10 +346,15 @@ class TestLoss:
         torch.manual_seed(1)
         losses = distiller(inputs, deepcopy(samples), mode='loss')
         for name, value in expected.items():
-            factor = 0.1 if 'loss' in name else 1.0  # accuracies are not losses
+            factor = 1 - 0.8 * scale if 'loss' in name else 1.0  # accuracies are not losses
             for a, b in zip(*([v] if torch.is_tensor(v) else v for v in (losses[name], value))):
                 assert torch.allclose(a, factor * b), name
-        assert 'weighted0.gap' in losses
+        assert 'weighted.gap' in losses
+
+    def test_several_task_weights_are_refused(self, teacher):
+        with pytest.raises(ValueError, match=r"own losses: {'weighted': 0.5, 'weighted_2': 0.2}.*give it"):
+            build_distiller(tiny_retinanet(), teacher, [Weighted(0.5), Weighted(0.2)])
+        build_distiller(tiny_retinanet(), teacher, [Weighted(0.5), FITNETS, Weighted(1.0)])
 
     def test_gradients_reach_student_and_methods(self, family):
         student, teacher, batch = family
@@ -447,8 +455,8 @@ class TestPredict:
     def test_variants(self, teacher):
         distiller = build_distiller(tiny_retinanet(), teacher, [ERA])
         assert distiller.variant == 'student'
-        assert distiller.variants == ('student', 'teacher', 'integrated', 'blend')
-        assert build_distiller(tiny_retinanet(), teacher, [FITNETS]).variants == ('student', 'teacher')
+        assert tuple(distiller.variants) == ('student', 'teacher', 'integrated', 'blend')
+        assert tuple(build_distiller(tiny_retinanet(), teacher, [FITNETS]).variants) == ('student', 'teacher')
         assert build_distiller(tiny_retinanet(), teacher, [ERA], variant='integrated').variant == 'integrated'
 
     def test_an_unknown_variant_is_refused(self, teacher):
@@ -499,7 +507,7 @@ model = dict(
         distiller = build_distiller(student, teacher, [ERA], data_preprocessor=preprocessor)
         assert distiller.data_preprocessor is distiller.student.data_preprocessor
         assert distiller.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
-        assert distiller.teacher.convert.same_pixels
+        assert distiller.pair.convert.same_pixels
         own = dict(tiny_classifier(), data_preprocessor=dict(preprocessor, mean=[1.0, 2.0, 3.0]))
         distiller = build_distiller(own, teacher, [ERA], data_preprocessor=preprocessor)
         assert distiller.data_preprocessor.mean.flatten().tolist() == [1.0, 2.0, 3.0]

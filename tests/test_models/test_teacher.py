@@ -7,6 +7,7 @@ from mmengine.hub import get_config
 from torch import nn
 
 from mmrkd.models import DistillMethod, FrozenTeacher
+from mmrkd.models.heads import TeacherStatistics
 from mmrkd.models.teacher import load_model_config
 from mmrkd.testing import (
     NUM_CLASSES,
@@ -171,13 +172,16 @@ class TestFrozen:
         teacher, plain = FrozenTeacher(**saved), build_model(saved['cfg'], seed=5).train()
         inputs = torch.rand(2, 3, 64, 64)
         still, before = teacher.extract(inputs), teacher.fingerprint()
-        teacher.batch_statistics = True
+        statistics = TeacherStatistics(teacher)
         with torch.no_grad():
             expected = plain.extract_feat(inputs)
-        for a, b, c in zip(teacher.extract(inputs), expected, still):
+        for a, b, c in zip(teacher.extract(inputs, statistics), expected, still):
             assert torch.equal(a, b) and not torch.equal(a, c)
-        assert all(torch.equal(v, teacher.model.state_dict()[k]) for k, v in plain.state_dict().items())
-        assert teacher.fingerprint() != before and not any(m.training for m in teacher.model.modules())
+        drifted = {**teacher.model.state_dict(), **statistics.named_state()}
+        assert all(torch.equal(v, drifted[k]) for k, v in plain.state_dict().items())
+        assert any(not torch.equal(v, teacher.model.state_dict()[k]) for k, v in drifted.items())
+        assert teacher.fingerprint() == before and not any(m.training for m in teacher.model.modules())
+        assert all(torch.equal(a, b) for a, b in zip(teacher.extract(inputs), still)), 'the next call sees the teacher'
 
     def test_features_and_outputs_are_detached(self, saved):
         teacher = FrozenTeacher(**saved)

@@ -113,7 +113,7 @@ class TestOtherHeads:
         own = {name for name in terms if name.startswith('era.')}
         assert own == {f'era.loss_{n}' for n in ('feat', 'res_1', 'res_2', 'twi_0', 'twi_2')}
         era = distiller.methods[0]
-        assert era.w_kd == 0 and 'blend' not in era.variants
+        assert era.w_kd == 0 and 'blend' not in distiller.variants
         assert 'priors: student' in era.refused['blend'] and 'AnchorGenerator' in era.refused['blend']
         distiller.set_variant('integrated')
         inputs, samples = model_inputs(distiller.eval(), detection_batch(), training=False)
@@ -167,7 +167,7 @@ class TestUnequalWidths:
         distiller, terms = one_step(tiny_ssd(8), tiny_ssd(12), [ERA, FITNETS], batch, tmp_path)
         assert distiller.match.student_channels == [16, 32, 64] and distiller.match.teacher_channels == [24, 48, 96]
         assert {'era.loss_res_2', 'era.loss_twi_2', 'fitnets.loss_feat'} <= set(terms)
-        feats = distiller._matched(distiller.student.extract_feat(torch.rand(2, 3, 96, 96)))
+        feats = distiller.pair.student_feats(distiller.student.extract_feat(torch.rand(2, 3, 96, 96)))
         estimates = distiller.methods[0].neck(feats)
         assert [h.shape[1:] for h in estimates] == [(24, 12, 12), (48, 6, 6), (96, 3, 3)]
         outputs = distiller.methods[0].teacher_head.outputs(estimates)

@@ -111,19 +111,19 @@ RUNS = {
     'era': (
         [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')],
         ['era.loss_res_4', 'fitnets.loss_feat'],
-        'methods.0.neck.branches',
+        'methods.era.neck.branches',
         'integrated',
     ),
     'semi_online_kd': (
         [dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=HINT), dict(type='mmrkd.KD')],
         ['semionlinekd.loss_bridge_student', 'kd.loss_kd'],
-        'methods.0.bridge.model.backbone.layer4',
+        'methods.semionlinekd.bridge.model.backbone.layer4',
         'bridge',
     ),
     'dml': (
         [dict(type='mmrkd.DeepMutualLearning')],
         ['deepmutuallearning.loss_peer_student'],
-        'methods.0.peer.model.backbone.conv1',
+        'methods.deepmutuallearning.peer.model.backbone.conv1',
         'peer',
     ),
 }

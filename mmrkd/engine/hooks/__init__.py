@@ -7,6 +7,7 @@ from mmrkd.engine.hooks.distill_schedule_hook import DistillScheduleHook
 from mmrkd.engine.hooks.expand_hook import ExpandHook
 from mmrkd.engine.hooks.phase_hook import PhaseHook
 from mmrkd.engine.hooks.resumable_checkpoint_hook import ResumableCheckpointHook
+from mmrkd.engine.hooks.teacher_sequence_hook import TeacherSequenceHook
 
 __all__ = [
     'ClassCheckHook',
@@ -17,4 +18,5 @@ __all__ = [
     'PhaseHook',
     'ResumableCheckpointHook',
     'SplitCheckpointHook',
+    'TeacherSequenceHook',
 ]

@@ -9,7 +9,11 @@ from mmrkd.registry import HOOKS
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Compares the class names in the teacher's checkpoint with those of the training data."""
+    """Compares the class names in a teacher's checkpoint with those of the training data.
+
+    Only where a method compares classes with that teacher (:attr:`DistillMethod.compares_classes`): features may come
+    from a teacher that knows others.
+    """
 
     def before_train(self, runner: Runner) -> None:
         """Checks names and order; says nothing if either side has no names.
@@ -19,10 +23,10 @@ class ClassCheckHook(Hook):
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         expected = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
-        found = model.teacher.classes
-        if expected is None or found is None or tuple(expected) == tuple(found):
-            return
-        raise ValueError(
-            f'the teacher was trained for other classes than the data has: expected {tuple(expected)}, '
-            f'found {tuple(found)} in {model.teacher.ckpt!r}. Names and order must agree.'
-        )
+        asked = {m.teacher for m in model.methods.values() if m.active and m.compares_classes}
+        for teacher in [teacher for name, teacher in model.teachers.items() if name in asked]:
+            if expected is not None and teacher.classes is not None and tuple(expected) != tuple(teacher.classes):
+                raise ValueError(
+                    f'the teacher was trained for other classes than the data has: expected {tuple(expected)}, '
+                    f'found {tuple(teacher.classes)} in {teacher.ckpt!r}. Names and order must agree.'
+                )

@@ -33,10 +33,10 @@ class CompileHook(Hook):
             ValueError: A method taps modules inside of the models, which compiled code does not stop at.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        tapping = [type(m).__name__ for m in model.methods if m.student_taps or m.teacher_taps]
+        tapping = [type(m).__name__ for m in model.methods.values() if m.student_taps or m.teacher_taps]
         if tapping:
             raise ValueError(f'CompileHook cannot be used with {tapping}: they tap modules inside of the models')
-        for owner in (model.student, model.teacher.model):
+        for owner in (model.student, *(teacher.model for teacher in model.teachers.values())):
             for name in self.parts:
                 part = getattr(owner, name, None)
                 if part is not None:

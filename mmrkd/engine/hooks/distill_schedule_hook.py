@@ -88,9 +88,9 @@ def scheduled_methods(runner: Runner, name: Optional[str]) -> list[Any]:
         ValueError: There is none.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    chosen = [method for own, method in zip(model.names, model.methods) if name in (None, own)]
+    chosen = [method for own, method in model.methods.items() if name in (None, own)]
     if not chosen:
-        raise ValueError(f'the distillation has the methods {model.names}, but none is called {name!r}')
+        raise ValueError(f'the distillation has the methods {list(model.methods)}, but none is called {name!r}')
     return chosen
 
 

@@ -4,13 +4,13 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmrkd.models import Distiller, ResidualKD
+from mmrkd.models import Distiller, DistillMethod
 from mmrkd.registry import HOOKS
 
 
 @HOOKS.register_module()
 class PhaseHook(Hook):
-    """Enters the phases of :class:`mmrkd.models.ResidualKD` with ``scheme='progressive'``; else it does nothing.
+    """Enters the phases that methods declare (:attr:`DistillMethod.phases`); without any it does nothing.
 
     Which phase it is follows from the number of finished epochs and nothing else, so a run that is resumed in the
     middle of a phase goes on in it. The optimiser is built before the first phase freezes anything: it always holds
@@ -29,7 +29,7 @@ class PhaseHook(Hook):
             ValueError: The loop does not count epochs, or ends before the last phase begins.
         """
         loop = runner.train_loop
-        for method in _progressive(runner):
+        for method in _phased(runner):
             if not isinstance(loop, EpochBasedTrainLoop):
                 raise ValueError(f'the phases begin at epochs, but {type(loop).__name__} does not count them')
             if loop.max_epochs <= method.phase_epochs[-1]:
@@ -40,7 +40,7 @@ class PhaseHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Enters the phase of this epoch, if it is another one."""
-        entering = [m for m in _progressive(runner) if m.phase != m.phase_of(runner.epoch)]
+        entering = [m for m in _phased(runner) if m.phase != m.phase_of(runner.epoch)]
         for method in entering:
             method.enter_phase(method.phase_of(runner.epoch))
             runner.logger.info(f'{type(method).__name__}: phase {method.phase!r} from epoch {runner.epoch + 1} on')
@@ -49,11 +49,10 @@ class PhaseHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Takes what is frozen out of the training mode, into which the loop puts the model after this hook's turn."""
-        for method in _progressive(runner):
+        for method in _phased(runner):
             method.hold_frozen()
 
 
-def _progressive(runner: Runner) -> list[ResidualKD]:
+def _phased(runner: Runner) -> list[DistillMethod]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    methods = model.methods if isinstance(model, Distiller) else ()
-    return [method for method in methods if isinstance(method, ResidualKD) and method.progressive]
+    return [method for method in model.methods.values() if method.phases] if isinstance(model, Distiller) else []

@@ -44,13 +44,7 @@ class ResumableCheckpointHook(CheckpointHook):
             raise ValueError(f"on_write_error must be 'stop' or 'continue', found {on_write_error!r}")
         self.on_write_error = on_write_error
         self._random_states: Optional[list[dict]] = None
-        self._teacher: Optional[str] = None
-
-    def before_run(self, runner: Runner) -> None:
-        """Hashes a teacher with ``batch_statistics`` before it drifts; others are hashed when it is needed."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if hasattr(model, 'teacher') and model.teacher.batch_statistics:
-            self._fingerprint(runner)
+        self._teachers: Optional[dict[str, str]] = None
 
     def before_train(self, runner: Runner) -> None:
         """Takes the place of mmengine's local storage."""
@@ -68,14 +62,14 @@ class ResumableCheckpointHook(CheckpointHook):
             random=self._random_states or [capture_random_state()],
             sampler_seed=getattr(_sampler(runner), 'seed', None),
             validated=runner.message_hub.get_info('loop_stage', None) == 'val',
-            teacher=self._fingerprint(runner),
+            teachers=self._fingerprints(runner),
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Hands the state of the run to the loop, if a run is resumed.
 
         Raises:
-            ValueError: The teacher is another one than that of the run so far.
+            ValueError: A teacher is another one than that of the run so far.
         """
         if not runner._resume:
             return
@@ -89,12 +83,7 @@ class ResumableCheckpointHook(CheckpointHook):
             )
         if state is None:
             return
-        if state['teacher'] != self._fingerprint(runner):
-            raise ValueError(
-                'cannot resume with another teacher: its weights are not those of the run so far (SHA-256 '
-                f'{str(state["teacher"])[:12]}, found {str(self._fingerprint(runner))[:12]}). Was its file replaced? '
-                'Put the old one back, or start a new run with load_from instead of resume.'
-            )
+        self._require_same_teachers(runner, state)
         if state['sampler_seed'] is not None and hasattr(_sampler(runner), 'seed'):
             _sampler(runner).seed = state['sampler_seed']  # where the config fixes no seed, a new run has drawn another
         random = state['random'][get_rank()] if len(state['random']) == get_world_size() else None
@@ -150,11 +139,23 @@ class ResumableCheckpointHook(CheckpointHook):
                     if older and int(older[1]) < int(name[2]):
                         path.unlink()
 
-    def _fingerprint(self, runner: Runner) -> Optional[str]:
+    def _require_same_teachers(self, runner: Runner, state: dict[str, Any]) -> None:
+        """A teacher that joined or left is said by the methods that listen to it."""
+        before = state.get('teachers') or dict(default=state.get('teacher'))  # checkpoints of before know one teacher
+        for name, found in self._fingerprints(runner).items():
+            expected = before.get(name, found)
+            if expected is not None and expected != found:
+                raise ValueError(
+                    f'cannot resume with another teacher ({name}): its weights are not those of the run so far (SHA-256'
+                    f' {expected[:12]}, found {found[:12]}). Was its file replaced? Put the old one back, or start a '
+                    'new run with load_from instead of resume.'
+                )
+
+    def _fingerprints(self, runner: Runner) -> dict[str, str]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if self._teacher is None and hasattr(model, 'teacher'):
-            self._teacher = model.teacher.fingerprint()
-        return self._teacher
+        if self._teachers is None:
+            self._teachers = {name: t.fingerprint() for name, t in getattr(model, 'teachers', {}).items()}
+        return self._teachers
 
 
 def _sampler(runner: Runner) -> Any:

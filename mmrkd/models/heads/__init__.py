@@ -1,8 +1,19 @@
-"""Heads: the teacher's own as a judge, a trainable copy of its upper part, and what compares the outputs of two."""
+"""Heads: the teacher's own as a judge, trainable copies, and what compares the outputs of two."""
 
+from mmrkd.models.heads.copy_variant import CopyVariant
 from mmrkd.models.heads.knowledge_bridge import KnowledgeBridge
 from mmrkd.models.heads.output_mimicry import OutputMimicry
+from mmrkd.models.heads.peer import Peer, fit_grid
 from mmrkd.models.heads.teacher_head import TeacherHead, sum_losses
 from mmrkd.models.heads.teacher_statistics import TeacherStatistics
 
-__all__ = ['KnowledgeBridge', 'OutputMimicry', 'TeacherHead', 'TeacherStatistics', 'sum_losses']
+__all__ = [
+    'CopyVariant',
+    'KnowledgeBridge',
+    'OutputMimicry',
+    'Peer',
+    'TeacherHead',
+    'TeacherStatistics',
+    'fit_grid',
+    'sum_losses',
+]

@@ -1,15 +1,18 @@
 """The knowledge bridge module (KBM) of SemiOnlineKD: a trainable copy of the teacher's upper part."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, Optional
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.adapters.split import cut_model, find_split, handing
-from mmrkd.models.teacher import FrozenTeacher
+from mmrkd.models.heads.peer import fit_grid, trainable_copy, without_pretrained
+from mmrkd.models.heads.teacher_statistics import TeacherStatistics
+from mmrkd.models.pair import Pair
 from mmrkd.registry import MODELS
 from mmrkd.structures import TeacherView
 
@@ -31,26 +34,34 @@ class KnowledgeBridge(BaseModule):
     nowhere else.
 
     Args:
-        teacher: The frozen teacher.
+        pair: Student and teacher.
         split: Where the copy begins, see :func:`mmrkd.adapters.split.find_split`.
         init: ``'random'``: as the framework initialises such a model, but without pretrained weights, frozen stages
             and norms in evaluation mode, which fresh weights cannot use. ``'teacher'``: a copy of its weights, with
             the settings of its config.
+        statistics: BatchNorm statistics that drifted in the lower part while the bridge was trained. Defaults to None:
+            those of the teacher.
 
     Raises:
         KeyError: There is no such module to split at.
         ValueError: The teacher cannot be cut there, or ``init`` is not known.
     """
 
-    def __init__(self, teacher: FrozenTeacher, split: Optional[str], init: str = 'random') -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        split: Optional[str],
+        init: str = 'random',
+        statistics: Optional[TeacherStatistics] = None,
+    ) -> None:
         super().__init__()
         if init not in INITS:
             raise ValueError(f'init must be one of {INITS}, found {init!r}')
-        self.teacher, self.init = teacher, init
-        self.split = find_split(teacher.adapter, split)
-        self.model = cut_model(MODELS.build(_without_pretrained(deepcopy(teacher.cfg))), self.split)
-        if init == 'random':
-            self._thaw()
+        self.pair, self.teacher, self.init = pair, pair.teacher, init
+        self.__dict__['statistics'] = statistics  # the method's, not a submodule of the bridge
+        self.split = find_split(self.teacher.adapter, split)
+        whole = trainable_copy(self.teacher.cfg) if init == 'random' else _as_configured(self.teacher.cfg)
+        self.model = cut_model(whole, self.split)
         self.adapter: ModelAdapter = build_adapter(self.model)
 
     @property
@@ -79,45 +90,25 @@ class KnowledgeBridge(BaseModule):
     def extract_like(self, view: TeacherView) -> Any:
         """Returns the bridge's features for a teacher's view, on the grid that the student has."""
         feats = self.extract(view.inputs, view.taps)
-        return self.fit(feats, self.teacher.adapter.features(view.all_feats))
-
-    def fit(self, feats: Any, grid: tuple[Tensor, ...]) -> Any:
-        """Cuts off the cells of maps that only the teacher's wider padding added."""
-        own = self.adapter.features(feats)
-        cropped = {i: f[..., : g.shape[-2], : g.shape[-1]] for i, (f, g) in enumerate(zip(own, grid)) if f.dim() == 4}
-        return self.adapter.replace(feats, cropped)
+        return fit_grid(self.adapter, feats, self.teacher.adapter.features(view.all_feats))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, samples: Any) -> Any:
         """Predicts with the teacher's lower part and the bridge, from images as the student sees them."""
-        inputs = self.teacher.convert(inputs, samples)
-        with self.teacher.adapter.tapped(self.taps) as taps:
+        inputs = self.pair.convert(inputs, samples)
+        with self.teacher.adapter.tapped(self.taps) as taps, self._lower_statistics():
             if self.taps:
                 self.teacher.adapter.extract(inputs)  # in evaluation mode, whatever the statistics in training
         return self.adapter.predict(self.extract(inputs, taps), inputs, samples)
 
     def whole_state(self) -> dict[str, Tensor]:
         """Returns weights for the teacher's plain config: its lower part and the bridge."""
-        return {**self.teacher.model.state_dict(), **self.model.state_dict()}
+        drifted = {} if self.statistics is None else self.statistics.named_state()
+        return {**self.teacher.model.state_dict(), **drifted, **self.model.state_dict()}
 
-    def _thaw(self) -> None:
-        self.model.requires_grad_(True)
-        for module in self.model.modules():
-            if hasattr(module, 'norm_eval'):
-                module.norm_eval = False
-            if hasattr(module, 'frozen_stages'):
-                module.frozen_stages = -1
+    def _lower_statistics(self) -> Any:
+        return nullcontext() if self.statistics is None else self.statistics.fixed()
 
 
-def _without_pretrained(cfg: Any) -> Any:
-    """Drops what would load a file in ``init_weights``, so that each class falls back to its own initialisation."""
-    if isinstance(cfg, dict):
-        cfg.pop('pretrained', None)
-        if 'Pretrained' in str(cfg.get('init_cfg')):
-            found = cfg.pop('init_cfg')
-            rules = [r for r in (found if isinstance(found, (list, tuple)) else [found]) if 'Pretrained' not in str(r)]
-            if rules:
-                cfg['init_cfg'] = rules
-    for child in cfg.values() if isinstance(cfg, dict) else cfg if isinstance(cfg, (list, tuple)) else ():
-        _without_pretrained(child)
-    return cfg
+def _as_configured(cfg: dict) -> nn.Module:
+    return MODELS.build(without_pretrained(deepcopy(cfg)))

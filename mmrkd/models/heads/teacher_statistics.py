@@ -1,20 +1,21 @@
-"""What drifts in a teacher whose BatchNorm sees batches, kept so that a checkpoint can bring it back."""
+"""BatchNorm statistics of a teacher that drift with the batches, without the teacher being touched."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrkd.models.teacher import FrozenTeacher
 
 
 class TeacherStatistics(nn.Module):
-    """Copies of the running statistics of a teacher with :attr:`FrozenTeacher.batch_statistics`.
+    """Running statistics of a teacher as one method sees them, that of SemiOnlineKD with ``teacher_bn='train'``.
 
-    The teacher is nobody's submodule and in no checkpoint. Its drifting statistics belong to the training all the same:
-    they are buffers here, and loading these puts them back into the teacher. So a resumed run goes on as it was, and a
-    tested or exported bridge has the features that it was trained on.
+    The teacher is immutable: other methods and other distillers go on seeing what it was trained with. So the drifting
+    statistics are buffers of this module. They take the place of the teacher's inside one ``with`` block, and since
+    they are part of the method's state, a resumed run goes on as it was, and a tested or exported bridge has the
+    features that it was trained on.
 
     Args:
         teacher: The teacher.
@@ -23,21 +24,43 @@ class TeacherStatistics(nn.Module):
     def __init__(self, teacher: FrozenTeacher) -> None:
         super().__init__()
         self.teacher = teacher
-        for name, value in self._drifting().items():
-            self.register_buffer(name.replace('.', '_'), value.clone())
+        for name, _, key in self._places():
+            self.register_buffer(_flat(name, key), teacher.model.get_submodule(name)._buffers[key].clone())
 
-    @torch.no_grad()
-    def keep(self) -> None:
-        """Copies the statistics as they are now. Called after each step of the teacher."""
-        for name, value in self._drifting().items():
-            getattr(self, name.replace('.', '_')).copy_(value)
+    @contextmanager
+    def drifting(self) -> Iterator[None]:
+        """BatchNorm normalises by the batch and moves these statistics, as the authors' code does in training."""
+        norms = [norm for _, norm, _ in self._places()]
+        with self.fixed():
+            for norm in norms:
+                norm.train()
+            try:
+                yield
+            finally:
+                for norm in norms:
+                    norm.eval()
 
-    @torch.no_grad()
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        for name, value in self._drifting().items():
-            value.copy_(getattr(self, name.replace('.', '_')))
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """These statistics stand in the place of the teacher's, and nothing moves."""
+        places = self._places()
+        originals = [norm._buffers[key] for _, norm, key in places]
+        for name, norm, key in places:
+            norm._buffers[key] = getattr(self, _flat(name, key))
+        try:
+            yield
+        finally:
+            for (_, norm, key), original in zip(places, originals):
+                norm._buffers[key] = original
 
-    def _drifting(self) -> dict[str, torch.Tensor]:
+    def named_state(self) -> dict[str, Tensor]:
+        """Returns them under the names that they have in the teacher's state dict."""
+        return {f'{name}.{key}': getattr(self, _flat(name, key)) for name, _, key in self._places()}
+
+    def _places(self) -> list[tuple[str, nn.Module, str]]:
         norms = [(name, m) for name, m in self.teacher.model.named_modules() if isinstance(m, _BatchNorm)]
-        return {f'{name}.{key}': value for name, m in norms for key, value in m.named_buffers()}
+        return [(name, m, key) for name, m in norms for key, value in m._buffers.items() if value is not None]
+
+
+def _flat(name: str, key: str) -> str:
+    return f'{name}.{key}'.replace('.', '_')

@@ -8,7 +8,7 @@ from torch import Tensor
 from mmrkd.models.losses import attention_distance
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.registry import MODELS
-from mmrkd.structures import StudentView, TeacherView
+from mmrkd.structures import StudentView, TeacherView, on_student_grid
 
 
 @MODELS.register_module()
@@ -33,6 +33,9 @@ class AttentionTransfer(DistillMethod):
         ValueError: The layers do not pair up, or a pair has no map of the same stride.
     """
 
+    weights = {'w_at': 'loss_at'}
+    compares_classes = False
+
     def __init__(
         self,
         w_at: float = 500.0,
@@ -47,11 +50,6 @@ class AttentionTransfer(DistillMethod):
             )
         self.w_at = w_at
         self.student_taps, self.teacher_taps = tuple(student_layers), tuple(teacher_layers)
-
-    @property
-    def active(self) -> bool:
-        """Whether the term has a weight."""
-        return self.w_at != 0
 
     def setup(self, pair: Pair) -> None:
         """Pairs the maps of each two layers by stride, on a blank image."""
@@ -74,8 +72,7 @@ class AttentionTransfer(DistillMethod):
         """Returns ``loss_at``."""
         own = [_maps(student.taps[name])[s] for name, s, _, _ in self.pairs]
         others = [_maps(teacher.taps[name])[t] for _, _, name, t in self.pairs]
-        # Only the teacher's wider padding can add cells; the grids share their upper left corner.
-        others = [t[..., : s.shape[2], : s.shape[3]] for s, t in zip(own, others)]
+        others = [on_student_grid(t, s) for s, t in zip(own, others)]
         return {'loss_at': self.w_at * attention_distance(own, others)}
 
 

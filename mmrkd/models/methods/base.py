@@ -4,67 +4,29 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Optional
+from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmrkd.adapters import ModelAdapter
-from mmrkd.models.teacher import FrozenTeacher
-from mmrkd.structures import LevelMatch, StudentView, TeacherView
+from mmrkd.models.pair import Pair
+from mmrkd.models.variants import Variant
+from mmrkd.structures import StudentView, TeacherView
 
 
-@dataclass
-class Pair:
-    """The two models that a method stands between, as found when the distiller is built.
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training in which only some modules learn.
 
     Attributes:
-        student: Adapter of the student.
-        teacher: The frozen teacher.
-        match: Levels matched by stride.
-        layout_gap: ``None`` if the outputs of both heads can be compared one by one, otherwise what differs.
+        name: As the log and the check call it.
+        distils: Whether the method's own terms are computed.
+        task_weight: Factor on the student's own losses.
     """
 
-    student: ModelAdapter
-    teacher: FrozenTeacher
-    match: LevelMatch
-    layout_gap: Optional[str]
-
-    def require_same_layout(self, what: str) -> None:
-        """Raises ValueError if the outputs of the two heads cannot be compared one by one, and says what differs."""
-        self.require_same_classes(what)
-        if self.layout_gap is not None:
-            raise ValueError(
-                f'{what} compares the outputs of the heads one by one, but they do not line up: {self.layout_gap}. '
-                'Give both models the same classes, strides, priors and box coder, or use a method on features.'
-            )
-
-    def require_same_pixels(self, what: str) -> None:
-        """Raises ValueError if the teacher sees resized images, so that a cell of its maps lies elsewhere."""
-        if self.teacher.input_size is not None:
-            raise ValueError(
-                f'{what} compares maps cell by cell, but the teacher has an input_size of its own '
-                f'{tuple(self.teacher.input_size)}, so that its cells lie elsewhere. Take a teacher without one, or '
-                'a method on pooled features or logits.'
-            )
-
-    def require_ground_truth(self, what: str) -> None:
-        """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
-        if self.teacher.adapter.with_mask and not self.student.with_mask:
-            raise ValueError(
-                f"{what} trains a copy of the teacher with the teacher's own losses, which need masks, and the student "
-                'is trained without. Take a teacher without a mask branch, or a student with one.'
-            )
-
-    def require_same_classes(self, what: str) -> None:
-        """Raises ValueError if the two heads do not tell the same number of classes apart."""
-        student, teacher = self.student.num_classes, self.teacher.adapter.num_classes
-        if student != teacher:
-            raise ValueError(
-                f'{what} needs a teacher with the classes of the student: the student has {student} classes, the '
-                f'teacher {teacher}. Train the teacher on the same classes, or use a method on features alone '
-                f'(FitNets, or ERA with twi_on="none" and w_kd=0).'
-            )
+    name: str
+    distils: bool = True
+    task_weight: float = 1.0
 
 
 class DistillMethod(BaseModule):
@@ -73,35 +35,85 @@ class DistillMethod(BaseModule):
     A method owns what it trains (projections, branches); it never owns student or teacher. What it builds depends on
     both, so it is built in two steps: arguments in ``__init__``, modules in :meth:`setup`.
 
+    What a method *declares* here is all that the distiller, the hooks, the pre-flight check and the export know of it:
+
+    .. code:: text
+
+        weights, active ── whether it is run        phases, scale ── when and how strongly
+        taps, views, teacher ── what it reads       prediction_variants() ── what it can predict as
+
+    Three keys of a method's config are the distiller's, whatever the constructor takes: ``name`` (of its state and in
+    the log, defaults to the class name in lower case), ``teacher`` (the name of the one it listens to, or a list: one
+    copy of the method for each; ``None``: none) and ``type``.
+
     Attributes:
-        task_weight: Factor on the student's own losses.
-        scale: Factor on the method's own losses, which a schedule moves; at 0 the method is not run.
+        weights: Attribute that holds a weight -> patterns (:mod:`fnmatch`) of the loss terms that it multiplies.
+        task_weight: Factor on the student's own losses; reached as :attr:`factor` reaches 1.
         student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
         teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
-        needs_teacher: Whether the method reads the teacher's view; if no method does, the teacher is not run.
-        variants: Names of the predictions that the method adds to ``student`` and ``teacher``.
+        needs_teacher: Whether the method reads the teacher's view. If no method does, no teacher is run, and there need
+            not be one.
+        compares_classes: Whether the classes of teacher and data must agree: it reads more than features.
+        views: Names of further views of the images that it reads, see :class:`mmrkd.models.ViewsPreprocessor`.
+        statistics: BatchNorm statistics under which the method sees its teacher, see :meth:`FrozenTeacher.extract`.
+        phases: In their order; empty if the training has none. :class:`mmrkd.engine.hooks.PhaseHook` enters them.
+        phase_epochs: Epochs after which the second, third, ... phase begins.
+        scale: Factor on the method's own losses, which a schedule moves; at 0 the method is not run.
+        on_duty: ``False`` while another teacher of a sequence has its turn.
         refused: Variants that this pair of models cannot have -> why.
+        name: Name of this method, given by the distiller.
+        teacher: Name of its teacher, given by the distiller; ``None`` if it has none.
+        pair: The models that it stands between, given by the distiller.
+        arguments: Those that its config gave, as text.
     """
 
+    weights: Mapping[str, Union[str, Sequence[str]]] = MappingProxyType({})
     task_weight: float = 1.0
-    scale: float = 1.0
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     needs_teacher: bool = True
-    variants: tuple[str, ...] = ()
+    compares_classes: bool = True
+    views: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    phase_epochs: tuple[int, ...] = ()
+    scale: float = 1.0
+    on_duty: bool = True
     refused: Mapping[str, str] = MappingProxyType({})
+    name: str = ''
+    teacher: Optional[str] = 'default'
+    pair: Optional[Pair] = None
+    arguments: str = ''
+    phase: Optional[str] = None
+    _learning: Optional[frozenset] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statistics: Optional[nn.Module] = None  # on the instance: a class attribute would hide a submodule
 
     @property
     def active(self) -> bool:
-        """Whether any term has a weight. An inactive method is not run, and neither is the teacher for it."""
-        return True
+        """Whether any term has a weight now. An inactive method is not run, and neither is the teacher for it."""
+        phase = self._present_phase()
+        weighted = not self.weights or any(getattr(self, weight) for weight in self.weights)
+        return weighted and (phase is None or phase.distils)
+
+    @property
+    def factor(self) -> float:
+        """Factor on the method's own losses in this step; at 0 it is not run."""
+        return self.scale if self.on_duty else 0.0
+
+    @property
+    def task_factor(self) -> float:
+        """Factor on the student's own losses in this step: that of the phase, or on the way from 1 to task_weight."""
+        phase = self._present_phase()
+        return 1 + self.factor * (self.task_weight - 1) if phase is None else phase.task_weight
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Returns the trained parameters that this step gives no gradient to: all of them while the method is off.
 
         DDP waits for the gradient of every parameter that it began with, so each of these is given one of 0.
         """
-        return [] if self.active and self.scale else [p for p in self.parameters() if p.requires_grad]
+        return [] if self.active and self.factor else [p for p in self.parameters() if p.requires_grad]
 
     def setup(self, pair: Pair) -> None:
         """Builds modules and checks that student and teacher fit. Called once, by the distiller.
@@ -111,32 +123,45 @@ class DistillMethod(BaseModule):
         """
 
     @abstractmethod
-    def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
+    def losses(self, student: StudentView, teacher: Optional[TeacherView], samples: Sequence) -> dict[str, Tensor]:
         """Returns weighted losses; a name must contain ``loss`` to be part of the total.
 
-        ``teacher`` is ``None`` where no method of the distiller needs it (:attr:`needs_teacher`).
+        ``teacher`` is ``None`` for a method that does not need it (:attr:`needs_teacher`).
         """
 
-    def derive_student(self, variant: str, student: dict) -> Optional[dict]:
-        """Returns the config of a variant that is the student with other arguments, and some of its weights.
+    def prediction_variants(self) -> list[Variant]:
+        """Returns what the distiller can predict as because of this method. Called after :meth:`setup`."""
+        return []
 
-        Args:
-            variant: One of :attr:`variants`.
-            student: Model config of the student. Not changed.
+    def phase_of(self, epoch: int) -> str:
+        """Returns the name of the phase after so many finished epochs."""
+        return self.phases[sum(epoch >= start for start in self.phase_epochs)].name
 
-        Returns:
-            The config; ``None`` if the variant is not of that kind.
+    def frozen_modules(self) -> list[nn.Module]:
+        """Returns the modules of student and method that do not learn in the present phase; their own parameters count.
+
+        For methods with :attr:`phases`.
         """
-        return None
+        return []
 
-    def predict(self, variant: str, feats: tuple[Tensor, ...], all_feats: tuple, inputs: Tensor, samples: Sequence):
-        """Predicts as one of :attr:`variants`.
+    def enter_phase(self, phase: str) -> None:
+        """Lets learn what learns in a phase, as far as it could learn before the first one, and nothing else."""
+        owners = (('student', self.pair.student.model), ('method', self))
+        named = [(f'{owner}.{name}', p) for owner, module in owners for name, p in module.named_parameters()]
+        if self._learning is None:
+            self._learning = frozenset(name for name, p in named if p.requires_grad)
+        self.phase = phase
+        frozen = {id(p) for module in self.frozen_modules() for p in module.parameters(recurse=False)}
+        for name, parameter in named:
+            parameter.requires_grad_(name in self._learning and id(parameter) not in frozen)
+            if not parameter.requires_grad:
+                parameter.grad = None  # what accumulated in the phase before must not be a step in this one
 
-        Args:
-            variant: One of :attr:`variants`.
-            feats: Matched features of the student.
-            all_feats: All features of the student, as its head takes them.
-            inputs: The student's images ``(N, 3, H, W)``.
-            samples: Data samples.
-        """
-        raise ValueError(f'{type(self).__name__} has the variants {self.variants}, but not {variant!r}')
+    def hold_frozen(self) -> None:
+        """Puts the layers that the phase freezes into evaluation mode, so that no buffer of theirs moves."""
+        for module in self.frozen_modules():
+            if next(module.children(), None) is None:  # a whole detector in evaluation mode might refuse to train
+                module.training = False
+
+    def _present_phase(self) -> Optional[Phase]:
+        return next((phase for phase in self.phases if phase.name == self.phase), None)

@@ -1,7 +1,7 @@
 """ERA: Expandable Residual Approximation."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from mmengine.logging import print_log
@@ -11,7 +11,9 @@ from mmrkd.adapters import ModelAdapter
 from mmrkd.models.heads import TeacherHead
 from mmrkd.models.losses import feature_mse, kl_divergence, sigmoid_kl
 from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
 from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
+from mmrkd.models.variants import Variant
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, StudentView, TeacherView
 
@@ -71,7 +73,7 @@ class ERA(DistillMethod):
         ValueError: An argument is out of range, or student and teacher do not fit.
     """
 
-    variants = ('integrated', 'blend')
+    weights = {'w_kd': 'loss_kd', 'w_feat': 'loss_feat', 'w_res': 'loss_res_*', 'w_twi': 'loss_twi_*'}
 
     def __init__(
         self,
@@ -120,18 +122,12 @@ class ERA(DistillMethod):
             num_branches=num_branches, num_blocks=num_blocks, kernel_size=kernel_size, wiring=wiring, **(neck or {})
         )
 
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight."""
-        twi = self.w_twi if self.judged_steps else 0
-        return any((self.w_kd, self.w_feat, self.w_res, twi))
-
     def setup(self, pair: Pair) -> None:
         """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
         match = pair.match
-        self._choose_defaults(match.pooled)
+        self._choose_defaults(match.vectors)
         self._check_heads(pair)
-        if match.pooled:
+        if match.vectors:
             self.neck_cfg['kernel_size'] = None
         self.neck_cfg.update(
             in_channels=match.student_channels,
@@ -142,15 +138,18 @@ class ERA(DistillMethod):
         widths = set(zip(match.student_channels, match.teacher_channels))
         self.neck = (MultiBranchResidualNeck if len(widths) == 1 else MultiWidthResidualNeck)(**self.neck_cfg)
         self.teacher_head = TeacherHead(pair.teacher, match)
-        self.student_adapter = pair.student
         self._freeze_unused()
-        self._refuse_variants(pair)
 
     def init_weights(self) -> None:
         """Initialises the neck; branches that join in later begin with an output of 0."""
         super().init_weights()
         if self.start_branches < self.num_branches:
             self.neck.silence(self.start_branches)
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether the teacher's head judges, or its outputs are compared."""
+        return bool(self.w_kd or self.judged_steps)
 
     def idle_parameters(self) -> list[torch.nn.Parameter]:
         """Returns those of branches that have not joined in, or all of them while the method is off."""
@@ -161,7 +160,7 @@ class ERA(DistillMethod):
         """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
         losses: dict[str, Tensor] = {}
         if self.w_kd:
-            losses['loss_kd'] = self.w_kd * self._kl(self.student_adapter.logits(student.outputs), teacher)
+            losses['loss_kd'] = self.w_kd * self._kl(self.pair.student.logits(student.outputs), teacher)
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
         targets = teacher.feats
@@ -178,16 +177,12 @@ class ERA(DistillMethod):
             losses[f'loss_twi_{step}'] = self._step_weight(step) * self._judge(estimate, teacher, samples)
         return losses
 
-    @torch.no_grad()
-    def predict(self, variant: str, feats: Features, all_feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
-        """Predicts as ``integrated``, H_t(h_N), or ``blend``, (1 - alpha) z_s + alpha H_t(h_N)."""
-        if variant not in self.variants:
-            return super().predict(variant, feats, all_feats, inputs, samples)
-        estimates = self.neck(feats)
-        if variant == 'integrated':
-            return self.teacher_head.predict(estimates, inputs, samples)
-        outputs = self.student_adapter.head_outputs(all_feats)
-        return self.student_adapter.blend(outputs, self.teacher_head.outputs(estimates), self.alpha, samples)
+    def prediction_variants(self) -> list[Variant]:
+        """Returns ``integrated``, H_t(h_N), and ``blend``, (1 - alpha) z_s + alpha H_t(h_N), as far as can be."""
+        self.refused = refused_variants(self.pair)
+        variants = [IntegratedVariant(self.pair, self.neck, self.neck_cfg, self.teacher_head)]
+        variants.append(BlendVariant(self.pair, self.neck, self.teacher_head, self.alpha))
+        return [variant for variant in variants if variant.name not in self.refused]
 
     def _residual_losses(self, initial: Features, increments: list[Features], targets: Features) -> dict[str, Tensor]:
         losses = {}
@@ -229,12 +224,14 @@ class ERA(DistillMethod):
         steps = {'all': tuple(range(last + 1)), 'ends': (0, last), 'last': (last,), 'none': ()}
         return steps[self.twi_on] if self.w_twi else ()
 
-    def _choose_defaults(self, pooled: bool) -> None:
-        defaults = dict(CLASSIFICATION_DEFAULTS if pooled else DETECTION_DEFAULTS)
+    def _choose_defaults(self, vectors: bool) -> None:
+        defaults = dict(CLASSIFICATION_DEFAULTS if vectors else DETECTION_DEFAULTS)
         defaults['w_twi'] *= self.task_weight
         chosen = {name: defaults[name] if value is None else value for name, value in self.settings.items()}
         for name, value in chosen.items():
             setattr(self, name, value)
+        if self.twi_on == 'none':
+            self.w_twi = 0.0
 
     def _check_heads(self, pair: Pair) -> None:
         if self.judged_steps or self.w_kd:
@@ -242,23 +239,6 @@ class ERA(DistillMethod):
         if self.w_kd and pair.layout_gap is not None:
             print_log(f'ERA: the KL term is off, the two heads do not line up: {pair.layout_gap}', 'current')
             self.w_kd, self.twi_kd = 0.0, False
-
-    def _refuse_variants(self, pair: Pair) -> None:
-        self.refused = {}
-        if not pair.match.covers_teacher:
-            self.refused['integrated'] = self.refused['blend'] = (
-                "The teacher's head reads levels that the student does not have: "
-                f'{len(pair.match.teacher_levels)} levels, {len(pair.match.pairs)} of them matched.'
-            )
-        elif not pair.match.same_strides:
-            self.refused['integrated'] = self.refused['blend'] = (
-                "The student's levels have other strides than those that the teacher's head reads."
-            )
-        elif pair.student.blend_obstacle or pair.layout_gap:
-            self.refused['blend'] = pair.student.blend_obstacle or (
-                f'blend needs heads that line up, but they differ: {pair.layout_gap}'
-            )
-        self.variants = tuple(v for v in type(self).variants if v not in self.refused)
 
     def _freeze_unused(self) -> None:
         """Parameters that no term reaches would stop DDP, which waits for the gradient of each."""

@@ -1,13 +1,13 @@
 """FitNets: the plain feature hint."""
 
 from collections.abc import Sequence
+from typing import Optional
 
-import torch
 from torch import Tensor
 
 from mmrkd.models.losses import feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
-from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
+from mmrkd.models.necks import ChannelStandardizer, Projection
 from mmrkd.registry import MODELS
 from mmrkd.structures import StudentView, TeacherView
 
@@ -30,24 +30,19 @@ class FitNets(DistillMethod):
             ``None`` does so for maps and not for vectors.
     """
 
-    def __init__(self, w_feat: float = 1.0, standardize: bool = None) -> None:
+    weights = {'w_feat': 'loss_feat'}
+    compares_classes = False
+
+    def __init__(self, w_feat: float = 1.0, standardize: Optional[bool] = None) -> None:
         super().__init__()
         self.w_feat = w_feat
         self.standardize = standardize
 
-    @property
-    def active(self) -> bool:
-        """Whether the hint has a weight."""
-        return self.w_feat != 0
-
     def setup(self, pair: Pair) -> None:
         """Builds P for each pair of widths and the standardiser."""
         match = pair.match
-        layer = torch.nn.Linear if match.pooled else lambda i, o: torch.nn.Conv2d(i, o, 1)
-        widths = sorted(set(zip(match.student_channels, match.teacher_channels)))
-        self.projections = torch.nn.ModuleList(layer(*width) for width in widths)
-        self.index = [widths.index(width) for width in zip(match.student_channels, match.teacher_channels)]
-        standardize = self.standardize if self.standardize is not None else not match.pooled
+        self.projection = Projection(match.student_channels, match.teacher_channels, match.vectors)
+        standardize = self.standardize if self.standardize is not None else not match.vectors
         self.standardizer = ChannelStandardizer(match.teacher_channels) if standardize else None
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
@@ -56,5 +51,4 @@ class FitNets(DistillMethod):
         if self.standardizer is not None:
             self.standardizer.update(targets)
             targets = self.standardizer.normalize(targets)
-        estimates = [self.projections[i](f) for i, f in zip(self.index, student.feats)]
-        return {'loss_feat': self.w_feat * feature_mse(estimates, targets)}
+        return {'loss_feat': self.w_feat * feature_mse(self.projection(student.feats), targets)}

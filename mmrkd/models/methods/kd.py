@@ -33,6 +33,8 @@ class KD(DistillMethod):
         ValueError: The two heads do not line up.
     """
 
+    weights = {'w_kd': 'loss_kd*'}
+
     def __init__(
         self,
         w_task: float = 1.0,
@@ -44,11 +46,6 @@ class KD(DistillMethod):
         super().__init__()
         self.task_weight, self.w_kd = w_task, w_kd
         self.mimicry_cfg = dict(tau=tau, w_box=w_box, tau_box=tau_box)
-
-    @property
-    def active(self) -> bool:
-        """Whether the KL term has a weight."""
-        return self.w_kd != 0
 
     def setup(self, pair: Pair) -> None:
         """Checks that the heads line up."""

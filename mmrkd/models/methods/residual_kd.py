@@ -1,23 +1,22 @@
 """ResidualKD: a student and an assistant that learns what the student misses."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Optional, Union
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrkd.models.backbones import ResidualPairBackbone
 from mmrkd.models.losses import attention_distance, cosine_distance, feature_mse
-from mmrkd.models.methods.base import DistillMethod, Pair
-from mmrkd.models.necks import ChannelStandardizer, ResidualAssistantNeck
+from mmrkd.models.methods.base import DistillMethod, Pair, Phase
+from mmrkd.models.methods.student_alone_variant import StudentAloneVariant
+from mmrkd.models.necks import ChannelStandardizer, Projection, ResidualAssistantNeck, linear_part
+from mmrkd.models.variants import StudentVariant, Variant
 from mmrkd.registry import MODELS
-from mmrkd.structures import Features, StudentView, TeacherView
+from mmrkd.structures import Features, StudentView, TeacherView, on_student_grid
 
 DISTANCES = {'mse': feature_mse, 'attention': attention_distance, 'cosine': cosine_distance}
 SCHEMES = ('end_to_end', 'progressive')
-PHASES = ('student', 'assistant', 'head')
+PHASES = (Phase('student', task_weight=0.0), Phase('assistant', task_weight=0.0), Phase('head', distils=False))
 
 
 @MODELS.register_module()
@@ -75,7 +74,8 @@ class ResidualKD(DistillMethod):
         ValueError: An argument is out of range, the student has no assistant, or a stage has no counterpart.
     """
 
-    variants = ('integrated', 'student_alone')
+    weights = {'w_student': 'loss_student', 'w_assistant': 'loss_assistant'}
+    compares_classes = False
 
     def __init__(
         self,
@@ -99,29 +99,17 @@ class ResidualKD(DistillMethod):
         self.stages, self.scheme, self.finetune, self.standardize = stages, scheme, finetune, standardize
         self.teacher_module = teacher_module
         self.phase_epochs = _checked_epochs(phase_epochs, scheme)
+        self.phases = PHASES if self.progressive else ()
         if self.progressive and not (w_student and w_assistant):
             raise ValueError('the progressive scheme trains S by L_S and A by L_A alone: both weights must not be 0')
-        self.phase: Optional[str] = None
-        self.trainable: Optional[frozenset[str]] = None
 
     @property
     def progressive(self) -> bool:
         """Whether training has phases."""
         return self.scheme == 'progressive'
 
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight; the third phase has the task loss alone."""
-        return self.phase != 'head' and bool(self.w_student or self.w_assistant)
-
-    @property
-    def task_weight(self) -> float:
-        """0 while a phase trains S or A alone."""
-        return 0.0 if self.phase in ('student', 'assistant') else 1.0
-
     def setup(self, pair: Pair) -> None:
         """Finds the sums in the student and their counterparts in the teacher, and builds P where widths differ."""
-        self.student_adapter = pair.student
         self.path = _find_assisted(pair.student.model)
         if not self.assisted.assisted:
             self._refuse_assistant()
@@ -137,10 +125,14 @@ class ResidualKD(DistillMethod):
         others = _as_tuple(pair.teacher.adapter.dry_run_taps([source])[source])
         self.counterparts = _match_strides(pair, dict(zip(stages, own)), others, source)
         others = [others[index] for index in self.counterparts]
-        standardize = self.distance == 'mse' and not pair.match.pooled if self.standardize is None else self.standardize
+        standardize = (
+            self.distance == 'mse' and not pair.match.vectors if self.standardize is None else self.standardize
+        )
         self.standardizer = ChannelStandardizer([f.shape[1] for f in others]) if standardize else None
-        self.lifts = nn.ModuleList(_lift(o, t, standardize) for o, t in zip(own, others))
-        self.lifts.requires_grad_(self.w_student != 0)  # nothing else trains them, and DDP waits for each gradient
+        widths = ([f.shape[1] for f in feats] for feats in (own, others))
+        # Where F_T is standardised P changes the unit, too.
+        self.projection = Projection(*widths, vectors=own[0].dim() == 2, per_level=True, always=standardize)
+        self.projection.requires_grad_(self.w_student != 0)  # nothing else trains it, and DDP waits for each gradient
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_student`` and ``loss_assistant``, weighted; one of them in the phase that is its own."""
@@ -158,70 +150,37 @@ class ResidualKD(DistillMethod):
         wanted = [self.phase] if self.progressive else [name for name, (weight, *_) in terms.items() if weight]
         return {f'loss_{n}': terms[n][0] * DISTANCES[self.distance](*terms[n][1:]) for n in wanted}
 
-    @torch.no_grad()
-    def predict(self, variant: str, feats: Features, all_feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
-        """Predicts as ``integrated``, S + A, or ``student_alone``, S without A."""
-        if variant not in self.variants:
-            return super().predict(variant, feats, all_feats, inputs, samples)
-        if variant == 'student_alone':
-            with self.assisted.unassisted():
-                all_feats = self.student_adapter.extract(inputs)
-        return self.student_adapter.predict(all_feats, inputs, samples)
-
-    def derive_student(self, variant: str, student: dict) -> dict:
-        """Returns the student as it is for ``integrated``, and without its assistant for ``student_alone``."""
-        student = deepcopy(student)
-        if variant == 'student_alone':
-            part = student
-            for key in self.path.split('.'):
-                part = part[int(key) if key.isdigit() else key]
-            part.update(dict(assistant=None) if 'student' in part else dict(num_convs=0))
-        return student
+    def prediction_variants(self) -> list[Variant]:
+        """Returns ``integrated``, S + A, and ``student_alone``, S without A, of a student with an assistant."""
+        if not self.assisted.assisted:
+            return []
+        integrated = StudentVariant('integrated', self.pair.student, self.pair.student_cfg)
+        return [integrated, StudentAloneVariant(self.pair.student, self.pair.student_cfg, self.path)]
 
     @property
     def assisted(self) -> nn.Module:
         """The module of the student that adds phi(F_S) and F_A."""
-        return self.student_adapter.model.get_submodule(self.path)
+        return self.pair.student.model.get_submodule(self.path)
 
-    def phase_of(self, epoch: int) -> str:
-        """The phase after so many finished epochs."""
-        return PHASES[sum(epoch >= start for start in self.phase_epochs)]
-
-    def enter_phase(self, phase: str) -> None:
-        """Lets learn what learns in a phase, as far as it could learn before the first one, and nothing else."""
-        model = self.student_adapter.model
-        if self.trainable is None:
-            self.trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-        self.phase = phase
-        frozen = {id(p) for module in self._frozen_modules() for p in module.parameters(recurse=False)}
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in self.trainable and id(parameter) not in frozen)
-            if not parameter.requires_grad:
-                parameter.grad = None  # what accumulated in the phase before must not be a step in this one
-        self.lifts.requires_grad_(phase == 'student')
-
-    def hold_frozen(self) -> None:
-        """Puts the layers that the phase freezes into evaluation mode, so that no buffer of theirs moves."""
-        for module in self._frozen_modules():
-            if next(module.children(), None) is None:  # a whole detector in evaluation mode might refuse to train
-                module.training = False
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        model, assisted = self.student_adapter.model, self.assisted
+    def frozen_modules(self) -> list[nn.Module]:
+        """Returns what the present phase freezes of the student, and P outside the first one."""
+        model, assisted = self.pair.student.model, self.assisted
         before_sum = [assisted] if self.path.startswith('backbone') else [model.backbone, model.neck]
         part_of = dict.fromkeys(model.modules(), 'head')
         part_of.update(dict.fromkeys((m for root in before_sum for m in root.modules()), 'student'))
         part_of.update(dict.fromkeys((m for root in assisted.assistant_modules() for m in root.modules()), 'assistant'))
-        learning = PHASES if self.phase == 'head' and self.finetune else (self.phase,)
-        return [module for module, part in part_of.items() if part not in learning]
+        everything = self.phase == 'head' and self.finetune
+        learning = [phase.name for phase in PHASES] if everything else [self.phase]
+        frozen = [module for module, part in part_of.items() if part not in learning]
+        return frozen if self.phase == 'student' else [*frozen, *self.projection.modules()]
 
     def _features(self, student: StudentView, teacher: TeacherView) -> tuple[list[Tensor], list[Tensor], Features]:
         """Returns P(phi(F_S)), P(F_A) and F_T (standardised, if it is) of each compared stage."""
-        estimates = [lift(student.taps[name]) for lift, name in zip(self.lifts, self.student_names)]
-        increments = [_linear_part(lift, student.taps[name]) for lift, name in zip(self.lifts, self.assistant_names)]
+        estimates = list(self.projection([student.taps[name] for name in self.student_names]))
+        layers = [self.projection.layers[i] for i in self.projection.index]
+        increments = [linear_part(layer, student.taps[name]) for layer, name in zip(layers, self.assistant_names)]
         feats = _as_tuple(teacher.taps[self.teacher_taps[0]])
-        # Only the teacher's wider padding can add cells; the grids share their upper left corner.
-        targets = [feats[i][..., : e.shape[-2], : e.shape[-1]] for i, e in zip(self.counterparts, estimates)]
+        targets = [on_student_grid(feats[i], e) for i, e in zip(self.counterparts, estimates)]
         if self.standardizer is not None:
             self.standardizer.update(targets)
             targets = self.standardizer.normalize(targets)
@@ -233,8 +192,7 @@ class ResidualKD(DistillMethod):
                 f'{self.path!r} of the student has no assistant, so L_A has nothing to train. Give it one, or set '
                 'w_assistant=0: then the student mimics the teacher alone.'
             )
-        self.variants = ()
-        self.refused = dict.fromkeys(type(self).variants, 'The student has no assistant.')
+        self.refused = dict.fromkeys(('integrated', 'student_alone'), 'The student has no assistant.')
 
     def _chosen_stages(self) -> list[str]:
         names = list(self.assisted.sums)
@@ -291,19 +249,3 @@ def _match_strides(pair: Pair, own: dict[str, Tensor], others: Sequence[Tensor],
             f'{[tuple(feat.shape) for feat in others]}. Compare other stages, or give the teacher more out_indices.'
         )
     return [index_of[stride] for stride in strides.values()]
-
-
-def _lift(own: Tensor, other: Tensor, standardized: bool) -> nn.Module:
-    """P, for the training alone: from the width of F to that of F_T, and to its units if it is standardised."""
-    channels, width = own.shape[1], other.shape[1]
-    if channels == width and not standardized:
-        return nn.Identity()
-    return nn.Linear(channels, width) if own.dim() == 2 else nn.Conv2d(channels, width, 1)
-
-
-def _linear_part(lift: nn.Module, feat: Tensor) -> Tensor:
-    """Applies P without its bias and without training it."""
-    if isinstance(lift, nn.Identity):
-        return feat
-    weight = lift.weight.detach()
-    return F.linear(feat, weight) if feat.dim() == 2 else F.conv2d(feat, weight)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, Optional
 
-import torch
 from torch import Tensor
 
-from mmrkd.models.heads import KnowledgeBridge, OutputMimicry, TeacherStatistics, sum_losses
+from mmrkd.models.heads import CopyVariant, KnowledgeBridge, OutputMimicry, TeacherStatistics, sum_losses
 from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.models.necks import Projection
+from mmrkd.models.variants import Variant
 from mmrkd.registry import MODELS
-from mmrkd.structures import Features, StudentView, TeacherView, resized
+from mmrkd.structures import StudentView, TeacherView, on_student_grid
 
 
 @MODELS.register_module()
@@ -33,8 +34,8 @@ class SemiOnlineKD(DistillMethod):
     Gradient contract: each target is detached, and so are the lower features. :math:`L_{bridge}` trains the bridge,
     :math:`L_{student}` the student (and P).
 
-    The bridge is called ``methods.<index>.bridge``: mmengine's ``paramwise_cfg=dict(custom_keys={'methods.0.bridge':
-    dict(lr_mult=...)})`` gives it a learning rate of its own.
+    The bridge is called ``methods.<name>.bridge``: mmengine's ``paramwise_cfg=dict(custom_keys={
+    'methods.semionlinekd.bridge': dict(lr_mult=...)})`` gives it a learning rate of its own.
 
     Args:
         split: Where the bridge begins. ``None``: with the last stage of a classifier's backbone, behind the neck of a
@@ -51,14 +52,20 @@ class SemiOnlineKD(DistillMethod):
         tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
         feature_loss: Config of a loss that takes ``(estimates, targets)``, a sequence over levels each, for example
             ``dict(type='mmrkd.FeatureMSELoss', loss_weight=1.0)``. Defaults to ``None``.
-        teacher_bn: ``'eval'``; ``'train'`` normalises by the batch in the teacher, whose running statistics then drift
-            as in the authors' code. They are part of the method's state.
+        teacher_bn: ``'eval'``; ``'train'`` lets this method see a teacher that normalises by the batch and whose
+            running statistics drift, as in the authors' code. Part of the method's state; the teacher stays as it is.
 
     Raises:
         ValueError: An argument is out of range, or teacher, bridge and student do not line up.
     """
 
-    variants = ('bridge',)
+    weights = {
+        'w_bridge_task': 'loss_bridge_task',
+        'w_teacher_bridge': ('loss_teacher_bridge', 'loss_teacher_bridge_box'),
+        'w_student_bridge': ('loss_student_bridge', 'loss_student_bridge_box'),
+        'w_bridge_student': ('loss_bridge_student', 'loss_bridge_student_box'),
+        'w_feature': '*_feat',
+    }
 
     def __init__(
         self,
@@ -86,27 +93,21 @@ class SemiOnlineKD(DistillMethod):
         self.feature_loss = None if feature_loss is None else MODELS.build(feature_loss)
 
     @property
-    def active(self) -> bool:
-        """Whether any term but the student's own has a weight."""
-        return self.feature_loss is not None or any((self.w_bridge_task, *self._logit_weights))
-
-    @property
-    def _logit_weights(self) -> tuple[float, float, float]:
-        return self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student
+    def w_feature(self) -> float:
+        """Weight of the terms on features, that of ``feature_loss``."""
+        return 0.0 if self.feature_loss is None else getattr(self.feature_loss, 'loss_weight', 1.0)
 
     def setup(self, pair: Pair) -> None:
         """Cuts the teacher, builds the bridge and the projections of the student's features."""
         pair.require_ground_truth('SemiOnlineKD')
-        if any(self._logit_weights):
+        if any((self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student)):
             pair.require_same_layout('SemiOnlineKD')
-        split = self.split or (None if pair.match.pooled else 'neck')
-        self.bridge = KnowledgeBridge(pair.teacher, split, self.init)
+        if self.teacher_bn == 'train':
+            self.statistics = TeacherStatistics(pair.teacher)
+        split = self.split or (None if pair.match.vectors else 'neck')
+        self.bridge = KnowledgeBridge(pair, split, self.init, self.statistics)
         self.teacher_taps = self.bridge.taps
         self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
-        self.match = pair.match
-        if self.teacher_bn == 'train':
-            pair.teacher.batch_statistics = True
-            self.statistics = TeacherStatistics(pair.teacher)
         if self.feature_loss is not None:
             self._setup_features(pair)
 
@@ -116,9 +117,8 @@ class SemiOnlineKD(DistillMethod):
                 f'feature_loss needs a bridge with features of its own, but split={self.split!r} leaves it the head '
                 "alone, on the teacher's features. Begin the bridge lower, for example with split='layer4'."
             )
-        layer = torch.nn.Linear if pair.match.pooled else lambda i, o: torch.nn.Conv2d(i, o, 1)
-        widths = zip(pair.match.student_channels, pair.match.teacher_channels)
-        self.projections = torch.nn.ModuleList(layer(*width) for width in widths)
+        match = pair.match
+        self.projection = Projection(match.student_channels, match.teacher_channels, match.vectors, per_level=True)
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns, weighted, ``loss_bridge_task`` and one term for each way from a target to what learns from it.
@@ -135,22 +135,19 @@ class SemiOnlineKD(DistillMethod):
         losses.update(self.mimicry('loss_bridge_student', self.w_bridge_student, student.outputs, outputs))
         if self.feature_loss is not None:
             losses.update(self._feature_losses(student, teacher, feats))
-        if self.teacher_bn == 'train':
-            self.statistics.keep()
         return losses
 
     def _feature_losses(self, student: StudentView, teacher: TeacherView, feats: Any) -> dict[str, Tensor]:
         own = self.bridge.adapter.features(feats)
-        bridge = [resized(own[t], f, self.match.resize) for (_, t), f in zip(self.match.pairs, student.feats)]
-        estimates = [projection(f) for projection, f in zip(self.projections, student.feats)]
+        match = self.pair.match
+        bridge = [on_student_grid(own[t], f, resize=match.resize) for (_, t), f in zip(match.pairs, student.feats)]
+        estimates = self.projection(student.feats)
         return {
             'loss_teacher_bridge_feat': self.feature_loss(bridge, teacher.feats),
             'loss_student_bridge_feat': self.feature_loss(bridge, [e.detach() for e in estimates]),
             'loss_bridge_student_feat': self.feature_loss(estimates, [b.detach() for b in bridge]),
         }
 
-    def predict(self, variant: str, feats: Features, all_feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
-        """Predicts as ``bridge``: the teacher's lower part and the bridge."""
-        if variant not in self.variants:
-            return super().predict(variant, feats, all_feats, inputs, samples)
-        return self.bridge.predict(inputs, samples)
+    def prediction_variants(self) -> list[Variant]:
+        """Returns ``bridge``: the teacher's lower part and the bridge, a plain model of the teacher's config."""
+        return [CopyVariant('bridge', self.bridge, self.pair.teacher.cfg, self.pair)]

@@ -3,6 +3,15 @@
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
 from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
+from mmrkd.models.necks.projection import Projection, linear_part, pointwise
 from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 
-__all__ = ['ChannelStandardizer', 'MultiBranchResidualNeck', 'MultiWidthResidualNeck', 'ResidualAssistantNeck']
+__all__ = [
+    'ChannelStandardizer',
+    'MultiBranchResidualNeck',
+    'MultiWidthResidualNeck',
+    'Projection',
+    'ResidualAssistantNeck',
+    'linear_part',
+    'pointwise',
+]

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
+from mmrkd.models.necks.projection import pointwise
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features
 
@@ -33,7 +34,7 @@ class ResidualBlock(BaseModule):
         self, channels: int, kernel_size: Optional[int], norm: str, act: Optional[str], num_norms: int
     ) -> None:
         super().__init__()
-        self.layer = _layer(channels, channels, kernel_size)
+        self.layer = _layer(channels, kernel_size)
         self.norms = nn.ModuleList(_norm(norm, channels, kernel_size) for _ in range(num_norms))
         self.act = nn.Identity() if act is None else ACTIVATIONS[act]()
 
@@ -120,7 +121,7 @@ class MultiBranchResidualNeck(BaseModule):
         norm = norm or ('BN' if kernel_size is None else 'GN')
         _check(num_branches, depths, kernel_size, wiring, act, norm, shared_blocks)
         self.num_branches, self.wiring, self.num_levels = num_branches, wiring, num_levels
-        self.projection = _layer(in_channels, out_channels, None if kernel_size is None else 1)
+        self.projection = pointwise(in_channels, out_channels, kernel_size is None)
 
         def block(last: bool) -> ResidualBlock:
             num_norms = num_levels if norm_per_level else 1
@@ -134,7 +135,7 @@ class MultiBranchResidualNeck(BaseModule):
         self.closes = nn.ModuleList()
         if in_channels != out_channels:
             for _ in range(1 if shared_close else num_branches):
-                self.closes.append(_layer(in_channels, out_channels, None if kernel_size is None else 1))
+                self.closes.append(pointwise(in_channels, out_channels, kernel_size is None))
         if wiring == 'mix':
             self.alpha = nn.Parameter(torch.ones(num_branches, in_channels))
             if num_branches > 1:  # a parameter that nothing uses would stop DDP
@@ -224,10 +225,10 @@ class MultiBranchResidualNeck(BaseModule):
         return sum(mixed, self.alpha[index].view(shape) * feat)
 
 
-def _layer(in_channels: int, out_channels: int, kernel_size: Optional[int]) -> nn.Module:
+def _layer(channels: int, kernel_size: Optional[int]) -> nn.Module:
     if kernel_size is None:
-        return nn.Linear(in_channels, out_channels)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        return nn.Linear(channels, channels)
+    return nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
 
 
 class _ChannelsFirstLayerNorm(nn.GroupNorm):

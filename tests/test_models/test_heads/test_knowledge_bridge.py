@@ -7,7 +7,7 @@ import torch
 from reference import second_teacher
 from torch import nn
 
-from mmrkd.models import FrozenTeacher, KnowledgeBridge
+from mmrkd.models import FrozenTeacher, KnowledgeBridge, Pair
 from mmrkd.structures import TeacherView
 from mmrkd.testing import (
     build_model,
@@ -22,8 +22,7 @@ from mmrkd.testing import (
 
 def bridge_of(source, split='layer4', init='teacher'):
     teacher = FrozenTeacher(**source)
-    teacher.follow(teacher.model)
-    bridge = KnowledgeBridge(teacher, split, init)
+    bridge = KnowledgeBridge(Pair.of(teacher.adapter, teacher), split, init)
     bridge.init_weights()
     return bridge.eval()
 

@@ -95,7 +95,7 @@ def test_nothing_of_the_teacher_enters(wide_classifier):
 
 def test_predictions_of_the_peer(wide_classifier):
     distiller, inputs, samples = build(tiny_classifier(8), wide_classifier, classification_batch())
-    assert distiller.variants == ('student', 'teacher', 'peer')
+    assert tuple(distiller.variants) == ('student', 'teacher', 'peer')
     distiller.teacher.adapter.extract = None
     distiller.eval().set_variant('peer')
     expected = peer_of(distiller, wide_classifier).eval()(inputs, deepcopy(samples), mode='predict')

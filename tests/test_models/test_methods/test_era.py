@@ -311,12 +311,6 @@ def test_integrated_does_not_run_the_body_of_the_teacher(wide_classifier):
     assert torch.equal(torch.stack([s.pred_score for s in distiller.predict(inputs, samples)]), expected)
 
 
-def test_a_variant_that_it_does_not_have(wide_classifier):
-    method = build(wide_classifier)[0].methods[0]
-    with pytest.raises(ValueError, match=r"variants \('integrated', 'blend'\), but not 'bridge'"):
-        method.predict('bridge', (), (), None, None)
-
-
 def test_terms_on_logits_need_the_same_classes(tmp_path):
     teacher = save_random_teacher(tiny_classifier(16, num_classes=7), tmp_path)
     for case in (dict(w_kd=0.0), dict(twi_on='none'), {}):

@@ -27,7 +27,7 @@ def build(student, teacher, batch, **fitnets):
 def test_hint_on_pooled_features(wide_classifier, w_feat):
     batch = classification_batch()
     distiller, inputs, samples, f_s, f_t = build(tiny_classifier(8), wide_classifier, batch, w_feat=w_feat)
-    weights = distiller.methods[0].projections.state_dict()
+    weights = distiller.methods[0].projection.layers.state_dict()
     assert {name: tuple(value.shape) for name, value in weights.items()} == {'0.weight': (128, 64), '0.bias': (128,)}
     expected = w_feat * level_mse([affine(f_s[0], weights, '0')], f_t)
     found = distiller.loss(inputs, samples)
@@ -37,7 +37,7 @@ def test_hint_on_pooled_features(wide_classifier, w_feat):
 
 def test_equal_widths_are_projected_too(equal_classifier):
     distiller, inputs, samples, f_s, f_t = build(tiny_classifier(8), equal_classifier, classification_batch())
-    expected = level_mse([affine(f_s[0], distiller.methods[0].projections.state_dict(), '0')], f_t)
+    expected = level_mse([affine(f_s[0], distiller.methods[0].projection.layers.state_dict(), '0')], f_t)
     assert distiller.loss(inputs, samples)['fitnets.loss_feat'].item() == pytest.approx(expected.item(), rel=1e-6)
     assert abs(expected - level_mse(f_s, f_t)) > 1e-3
 
@@ -47,7 +47,7 @@ def test_hint_on_levels(wide_retinanet, standardize):
     distiller, inputs, samples, f_s, f_t = build(
         tiny_retinanet(), wide_retinanet, detection_batch(), w_feat=0.3, standardize=standardize
     )
-    weights = distiller.methods[0].projections.state_dict()
+    weights = distiller.methods[0].projection.layers.state_dict()
     assert weights['0.weight'].shape == (24, 16, 1, 1) and set(weights) == {'0.weight', '0.bias'}
     targets = list(f_t)
     if standardize is not False:  # maps are, unless one says otherwise
@@ -64,8 +64,8 @@ def test_levels_of_other_widths_have_projections_of_their_own():
     teacher = [Level(6, 8), Level(6, 16), Level(6, 32)]
     method = FitNets(standardize=False)
     method.setup(Pair(None, None, match_levels(student, teacher), None))
-    weights = method.projections.state_dict()
-    assert [tuple(p.weight.shape) for p in method.projections] == [(6, 4, 1, 1), (6, 8, 1, 1)]
+    weights = method.projection.layers.state_dict()
+    assert [tuple(p.weight.shape) for p in method.projection.layers] == [(6, 4, 1, 1), (6, 8, 1, 1)]
     f_s = [torch.randn(2, level.channels, size, size) for level, size in zip(student, (4, 2, 1))]
     f_t = [torch.randn(2, level.channels, size, size) for level, size in zip(teacher, (4, 2, 1))]
     expected = level_mse([affine(f, weights, str(i)) for f, i in zip(f_s, (0, 0, 1))], f_t)
@@ -79,7 +79,7 @@ def test_what_it_trains(wide_retinanet):
     before = distiller.teacher.fingerprint()
     distiller.loss(inputs, samples)['fitnets.loss_feat'].backward()
     student = distiller.student
-    for module in (student.backbone, student.neck, distiller.methods[0].projections):
+    for module in (student.backbone, student.neck, distiller.methods[0].projection):
         assert sum(p.grad.abs().sum() for p in module.parameters() if p.grad is not None) > 0
     assert all(p.grad is None for p in student.bbox_head.parameters())
     assert all(p.grad is None for p in distiller.teacher.model.parameters())
@@ -108,4 +108,4 @@ def test_it_does_not_read_the_teachers_head(wide_classifier):
 
 def test_it_adds_no_variant(wide_classifier):
     distiller, *_ = build(tiny_classifier(8), wide_classifier, classification_batch())
-    assert distiller.variants == ('student', 'teacher')
+    assert tuple(distiller.variants) == ('student', 'teacher')

@@ -60,7 +60,7 @@ def test_it_trains_nothing_of_its_own_and_moves_no_teacher(wide_classifier):
     distiller, inputs, samples = build(tiny_classifier(8), wide_classifier, classification_batch())
     before = distiller.teacher.fingerprint()
     distiller.parse_losses(distiller.loss(inputs, samples))[0].backward()
-    assert not list(distiller.methods.parameters()) and distiller.variants == ('student', 'teacher')
+    assert not list(distiller.methods.parameters()) and tuple(distiller.variants) == ('student', 'teacher')
     assert distiller.teacher.fingerprint() == before
     assert KD().active and not KD(w_kd=0.0).active
 

@@ -77,7 +77,7 @@ class TestLosses:
     def test_other_widths_are_lifted_and_still_add_up(self, teachers):
         student, batch = STUDENTS['classifier']
         distiller, inputs, samples = build(student, teachers['classifier'], batch)
-        lift = distiller.methods[0].lifts[0]
+        lift = distiller.methods[0].projection.layers[0]
         own, other, target = parts(distiller, inputs)
         found = distiller.loss(inputs, samples)
         assert found['residualkd.loss_student'].item() == pytest.approx(mse(lifted(lift, own), target), rel=1e-6)
@@ -88,7 +88,7 @@ class TestLosses:
         student, batch = STUDENTS['retinanet']
         distiller, inputs, samples = build(student, teachers['retinanet'], batch, stages=[2, 3])
         over, expected = dict(dim=(0, 2, 3), keepdim=True), [0.0, 0.0]
-        for lift, stage in zip(distiller.methods[0].lifts, '23'):
+        for lift, stage in zip(distiller.methods[0].projection.layers, '23'):
             own, other, target = parts(distiller, inputs, stage)
             std = target.var(unbiased=False, **over).clamp(min=1e-6).sqrt()
             target = (target - target.mean(**over)) / std
@@ -105,9 +105,9 @@ class TestLosses:
         distiller, inputs, samples = build(
             student, teachers['retinanet'], batch, w_assistant=0.0, others=[dict(type='mmrkd.FitNets')]
         )
-        residual, hint = distiller.methods
-        for lift in residual.lifts:
-            lift.load_state_dict(hint.projections[0].state_dict())
+        residual, hint = distiller.methods.values()
+        for lift in residual.projection.layers:
+            lift.load_state_dict(hint.projection.layers[0].state_dict())
         with distiller.student.neck.unassisted():
             found = distiller.loss(inputs, samples)
         assert found['residualkd.loss_student'].item() == pytest.approx(found['fitnets.loss_feat'].item(), rel=1e-9)
@@ -152,7 +152,7 @@ class TestLosses:
             with neck.unassisted():
                 own = distiller.student.extract_feat(inputs)
             target = distiller.teacher.model.extract_feat(inputs)
-            lifts = distiller.methods[0].lifts
+            lifts = distiller.methods[0].projection.layers
             assert len(lifts) == len(target) == {'equal': 1, 'retinanet': 3}[name]
             own = own if name == 'equal' else [lifted(lift, f) for lift, f in zip(lifts, own)]
             expected = sum(mse(o, t) for o, t in zip(own, target)) / len(target)
@@ -179,7 +179,7 @@ class TestGradients:
         by_student = self.gradients(distiller, losses['residualkd.loss_student'])
         by_assistant = self.gradients(distiller, losses['residualkd.loss_assistant'])
         assert {n for n in by_student if '.assistant.' in n} == set()
-        assert any(n.startswith('methods.0.lifts') for n in by_student)
+        assert any(n.startswith('methods.residualkd.projection') for n in by_student)
         assert any(n.startswith('student.backbone.student.conv1') for n in by_student)
         assert {n for n in by_assistant if '.assistant.' not in n} == set()
         assert any('sums.3.assistant' in n for n in by_assistant)
@@ -222,7 +222,10 @@ class TestPhases:
             for name in ('student', 'assistant')
         }
         return dict(
-            parts, neck=digest(student.neck), head=digest(student.bbox_head), lifts=digest(distiller.methods[0].lifts)
+            parts,
+            neck=digest(student.neck),
+            head=digest(student.bbox_head),
+            lifts=digest(distiller.methods[0].projection.layers),
         )
 
     def test_each_phase_moves_its_own_part_and_no_other(self, teachers):
@@ -304,7 +307,7 @@ class TestVariants:
         student = STUDENTS['retinanet'][0] if assistant == 'pair' else with_neck(tiny_retinanet(8))
         distiller, inputs, samples = build(student, teachers['retinanet'], detection_batch())
         distiller, inputs = distiller.float(), inputs.float()  # NMS wants it
-        assert distiller.variants == ('student', 'teacher', 'integrated', 'student_alone')
+        assert tuple(distiller.variants) == ('student', 'teacher', 'integrated', 'student_alone')
         scores = {}
         for variant in ('student', 'integrated', 'student_alone'):
             distiller.set_variant(variant)
@@ -321,7 +324,7 @@ class TestVariants:
         plain = tiny_classifier(8)
         plain['backbone'] = dict(type='mmrkd.ResidualPairBackbone', student=plain['backbone'], assistant=None)
         distiller, inputs, samples = build(plain, teachers['equal'], classification_batch(), w_assistant=0.0)
-        assert distiller.variants == ('student', 'teacher')
+        assert tuple(distiller.variants) == ('student', 'teacher')
         target = distiller.teacher.model.backbone(inputs)[0]
         expected = mse(distiller.student.backbone.student(inputs)[0], target)
         assert distiller.loss(inputs, samples)['residualkd.loss_student'].item() == pytest.approx(expected, rel=1e-6)

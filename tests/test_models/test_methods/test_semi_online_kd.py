@@ -56,7 +56,7 @@ class Reference:
             'loss_bridge_student': w_bridge_student * softmax_kl(self.z_k.detach(), self.z_s, tau),
         }
         if feature_loss is not None:
-            p, w = affine(self.f_s, self.projection, 'projections.0'), feature_loss['loss_weight']
+            p, w = affine(self.f_s, self.projection, 'projection.layers.0'), feature_loss['loss_weight']
             losses['loss_teacher_bridge_feat'] = w * level_mse([self.f_k], [self.f_t])
             losses['loss_student_bridge_feat'] = w * level_mse([self.f_k], [p.detach()])
             losses['loss_bridge_student_feat'] = w * level_mse([p], [self.f_k.detach()])
@@ -65,7 +65,11 @@ class Reference:
     def gradients(self, distiller, losses):
         """Under the names that the distiller's parameters have."""
         lower = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1', 'backbone.layer2', 'backbone.layer3')
-        named = {f'methods.0.bridge.model.{n}': p for n, p in self.plain.named_parameters() if not n.startswith(lower)}
+        named = {
+            f'methods.semionlinekd.bridge.model.{n}': p
+            for n, p in self.plain.named_parameters()
+            if not n.startswith(lower)
+        }
         named.update({n: p for n, p in distiller.named_parameters() if '.bridge.' not in n})
         return dict(zip(named, torch.autograd.grad(sum(losses.values()), list(named.values()))))
 
@@ -107,7 +111,7 @@ def test_who_learns_from_whom(wide_classifier):
     method = distiller.methods[0]
     parts = dict(
         student=list(distiller.student.backbone.parameters()),
-        P=list(method.projections.parameters()),
+        P=list(method.projection.parameters()),
         bridge=list(method.bridge.parameters()),
     )
     found = {name: reached(loss, parts) for name, loss in named(distiller.loss(inputs, samples)).items()}
@@ -152,20 +156,46 @@ def test_batch_norm_of_the_teacher_drifts_as_in_the_release(wide_classifier):
     for name in TERMS:
         assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-6), name
         assert found[name].item() != pytest.approx(still[name].item(), rel=1e-3), name
+    drifted = {**distiller.teacher.model.state_dict(), **distiller.methods[0].statistics.named_state()}
     for name, value in model.state_dict().items():  # the buffers are those after one batch, the weights the same
-        torch.testing.assert_close(distiller.teacher.model.state_dict()[name], value, msg=name)
+        torch.testing.assert_close(drifted[name], value, msg=name)
     assert not any(module.training for module in distiller.teacher.model.modules())
 
 
 def test_predictions_do_not_move_the_drifting_statistics(wide_classifier):
     distiller, inputs, samples = build(wide_classifier, teacher_bn='train')
-    before = distiller.teacher.fingerprint()
+    before, statistics = distiller.teacher.fingerprint(), distiller.methods[0].statistics
+
+    def drift():
+        return {name: value.clone() for name, value in statistics.state_dict().items()}
+
+    at_first = drift()
     for variant in ('teacher', 'bridge'):
         distiller.set_variant(variant)
         distiller.eval().predict(inputs, samples)
-    assert distiller.teacher.fingerprint() == before
+    assert all(torch.equal(value, at_first[name]) for name, value in drift().items())
     distiller.loss(inputs, samples)
-    assert distiller.teacher.fingerprint() != before
+    assert not any(torch.equal(value, at_first[name]) for name, value in drift().items())
+    assert distiller.teacher.fingerprint() == before, 'the teacher itself never moves'
+
+
+def test_a_drifting_teacher_is_seen_by_its_method_alone(wide_classifier):
+    """KD beside it loses what it loses alone, and the other way round."""
+
+    def losses(*methods):
+        model = build_distiller(tiny_classifier(8), wide_classifier, methods, seed=3).double()
+        inputs, samples = model_inputs(model, classification_batch())
+        return [named_by(model.loss(inputs.double(), samples), name) for name in ('kd', 'semionlinekd')]
+
+    kd, drifting = dict(type='mmrkd.KD'), dict(type='mmrkd.SemiOnlineKD', teacher_bn='train', init='teacher')
+    both = losses(kd, drifting)
+    assert both[0] == losses(kd)[0] and both[0]
+    assert both[1] == losses(drifting)[1] and both[1]
+    assert both == losses(drifting, kd)
+
+
+def named_by(losses, name):
+    return {key: value.item() for key, value in losses.items() if key.startswith(f'{name}.')}
 
 
 def count_calls(**modules):
@@ -202,7 +232,10 @@ def test_the_teachers_head_rests_where_no_one_listens(wide_classifier):
 
 def test_the_paper_is_the_default(wide_classifier):
     method = build(wide_classifier)[0].methods[0]
-    assert (method.task_weight, method.w_bridge_task, *method._logit_weights) == (1, 1, 1, 1, 1)
+    assert {weight: getattr(method, weight) for weight in method.weights} == dict(
+        w_bridge_task=1, w_teacher_bridge=1, w_student_bridge=1, w_bridge_student=1, w_feature=0
+    )
+    assert method.task_weight == 1
     assert method.bridge.taps == ('backbone.layer3',) and method.bridge.init == 'random'
     assert method.teacher_bn == 'eval'
 
@@ -235,7 +268,7 @@ def test_the_student_starts_as_it_would_alone(wide_classifier, init):
     plain = build_model(tiny_classifier(8), 7)
     assert all(torch.equal(v, distiller.state_dict()[k]) for k, v in plain.state_dict().items())
     assert set(distiller.state_dict()) - set(plain.state_dict()) == {
-        k for k in distiller.state_dict() if k.startswith('methods.0.bridge.model.')
+        k for k in distiller.state_dict() if k.startswith('methods.semionlinekd.bridge.model.')
     }
 
 
@@ -247,12 +280,12 @@ def test_the_bridge_has_a_learning_rate_of_its_own(wide_classifier):
         dict(
             type='OptimWrapper',
             optimizer=dict(type='SGD', lr=0.1),
-            paramwise_cfg=dict(custom_keys={'methods.0.bridge': dict(lr_mult=0.0)}),
+            paramwise_cfg=dict(custom_keys={'methods.semionlinekd.bridge': dict(lr_mult=0.0)}),
         ),
     )
     rates = {id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']}
     for name, parameter in distiller.named_parameters():
-        assert rates.pop(id(parameter)) == (0.0 if name.startswith('methods.0.bridge.') else 0.1), name
+        assert rates.pop(id(parameter)) == (0.0 if name.startswith('methods.semionlinekd.bridge.') else 0.1), name
     assert not rates
     wrapper.update_params(distiller.parse_losses(distiller.loss(inputs, samples))[0])
     moved = {n for n, p in distiller.state_dict().items() if not torch.equal(p, before[n]) and 'running' not in n}
@@ -279,7 +312,7 @@ def build_and_lose(teacher):
 
 def test_predictions_of_the_bridge(wide_classifier):
     distiller, inputs, samples = build(wide_classifier, double=False)
-    assert distiller.variants == ('student', 'teacher', 'bridge')
+    assert tuple(distiller.variants) == ('student', 'teacher', 'bridge')
     plain = build_model(wide_classifier['cfg']).eval()
     plain.load_state_dict(distiller.methods[0].bridge.whole_state())
     distiller.eval().set_variant('bridge')

@@ -1,0 +1,161 @@
+"""The student and one of its teachers, as a method stands between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from torch import Tensor, nn
+
+from mmrkd.adapters import ModelAdapter
+from mmrkd.models.input_converter import InputConverter
+from mmrkd.models.teacher import FrozenTeacher
+from mmrkd.structures import Features, LevelMatch, TeacherView, match_levels, on_student_grid
+
+
+@dataclass
+class Pair:
+    """What was found out about two models when the distiller was built.
+
+    Attributes:
+        student: Adapter of the student.
+        teacher: The frozen teacher; ``None`` for methods that need none (:attr:`DistillMethod.needs_teacher`).
+        match: Levels matched by stride; ``None`` without a teacher.
+        layout_gap: ``None`` if the outputs of both heads can be compared one by one, otherwise what differs.
+        student_cfg: Model config of the student.
+        convert: Makes the teacher's input out of the student's. It belongs to the pair: another distiller may share
+            the teacher.
+    """
+
+    student: ModelAdapter
+    teacher: Optional[FrozenTeacher] = None
+    match: Optional[LevelMatch] = None
+    layout_gap: Optional[str] = None
+    convert: Optional[InputConverter] = None
+    student_cfg: Optional[dict] = None
+
+    @classmethod
+    def of(
+        cls,
+        student: ModelAdapter,
+        teacher: FrozenTeacher,
+        resize: Optional[str] = None,
+        student_cfg: Optional[dict] = None,
+    ) -> 'Pair':
+        """Matches levels on a dry run and compares the heads.
+
+        Raises:
+            ValueError: The models have no level in common, or the teacher cannot see the student's images.
+        """
+        (own, own_layout), (others, others_layout) = student.dry_run(), teacher.adapter.dry_run()
+        match = match_levels(student.levels(own), teacher.adapter.levels(others), resize)
+        if teacher.input_size is not None and not match.vectors:
+            raise ValueError('the teacher has an input_size of its own: that needs pooled features, not maps on a grid')
+        convert = InputConverter(student.model.data_preprocessor, teacher.model.data_preprocessor, teacher.input_size)
+        return cls(student, teacher, match, layout_gap(own_layout, others_layout), convert, student_cfg)
+
+    def student_feats(self, feats: Any) -> Features:
+        """Returns the student's matched features; all of them without a teacher."""
+        features = self.student.features(feats)
+        return features if self.match is None else tuple(features[s] for s, _ in self.match.pairs)
+
+    def teacher_view(
+        self,
+        inputs: Tensor,
+        samples: Sequence,
+        student_feats: Features,
+        tap_names: Sequence[str] = (),
+        statistics: Optional[nn.Module] = None,
+    ) -> TeacherView:
+        """Runs the teacher's body on the student's images.
+
+        Args:
+            inputs: Images as the student sees them.
+            samples: Their data samples.
+            student_feats: Matched features of the student, whose grid counts.
+            tap_names: Modules of the teacher whose outputs are wanted.
+            statistics: See :meth:`FrozenTeacher.extract`.
+        """
+        inputs = self.convert(inputs, samples)
+        with self.teacher.adapter.tapped(tap_names) as taps:
+            all_feats = self.teacher.extract(inputs, statistics)
+        features = self.teacher.adapter.features(all_feats)
+        feats, cropped = [], {}
+        for (s, t), own in zip(self.match.pairs, student_feats):
+            same_stride = self.match.student_levels[s].stride == self.match.teacher_levels[t].stride
+            feats.append(on_student_grid(features[t], own, same_stride, self.match.resize))
+            if same_stride and _covers(features[t], own):  # a resized map would have another stride than its head knows
+                cropped[t] = feats[-1]
+        all_feats = self.teacher.adapter.replace(all_feats, cropped)
+        return TeacherView(
+            inputs=inputs,
+            feats=tuple(feats),
+            all_feats=all_feats,
+            compute_outputs=lambda: self.teacher.outputs(all_feats, statistics),
+            taps=taps,
+        )
+
+    def require_same_layout(self, what: str) -> None:
+        """Raises ValueError if the outputs of the two heads cannot be compared one by one, and says what differs."""
+        _refuse(what, self.student, self.teacher.adapter, self.layout_gap)
+
+    def require_same_pixels(self, what: str) -> None:
+        """Raises ValueError if the teacher sees resized images, so that a cell of its maps lies elsewhere."""
+        if self.teacher.input_size is not None:
+            raise ValueError(
+                f'{what} compares maps cell by cell, but the teacher has an input_size of its own '
+                f'{tuple(self.teacher.input_size)}, so that its cells lie elsewhere. Take a teacher without one, or '
+                'a method on pooled features or logits.'
+            )
+
+    def require_ground_truth(self, what: str) -> None:
+        """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
+        require_ground_truth(self.student, self.teacher.adapter, what)
+
+    def require_same_classes(self, what: str) -> None:
+        """Raises ValueError if the two heads do not tell the same number of classes apart."""
+        _refuse(what, self.student, self.teacher.adapter, None)
+
+
+def require_ground_truth(student: ModelAdapter, other: ModelAdapter, what: str) -> None:
+    """Raises ValueError if the other model's own losses need what the student is trained without."""
+    if other.with_mask and not student.with_mask:
+        raise ValueError(
+            f"{what} trains a copy of the teacher with the teacher's own losses, which need masks, and the student "
+            'is trained without. Take a teacher without a mask branch, or a student with one.'
+        )
+
+
+def require_same_layout(student: ModelAdapter, other: ModelAdapter, what: str) -> None:
+    """Raises ValueError if the outputs of two heads cannot be compared one by one; runs both on blank images."""
+    _refuse(what, student, other, layout_gap(student.dry_run()[1], other.dry_run()[1]))
+
+
+def _refuse(what: str, student: ModelAdapter, other: ModelAdapter, gap: Optional[str]) -> None:
+    if student.num_classes != other.num_classes:
+        raise ValueError(
+            f'{what} needs a teacher with the classes of the student: the student has {student.num_classes} classes, '
+            f'the teacher {other.num_classes}. Train the teacher on the same classes, or use a method on features '
+            'alone (FitNets, or ERA with twi_on="none" and w_kd=0).'
+        )
+    if gap is not None:
+        raise ValueError(
+            f'{what} compares the outputs of the heads one by one, but they do not line up: {gap}. '
+            'Give both models the same classes, strides, priors and box coder, or use a method on features.'
+        )
+
+
+def layout_gap(student: dict[str, Any], other: dict[str, Any]) -> Optional[str]:
+    """Returns what keeps the outputs of two heads from being compared one by one; ``None`` if nothing does.
+
+    Args:
+        student: What :meth:`mmrkd.adapters.ModelAdapter.layout` says of the student's head.
+        other: The same for the other model.
+    """
+    if 'dense head' in student or 'dense head' in other:
+        return f'student {student.get("dense head", "dense")}, teacher {other.get("dense head", "dense")}'
+    keys = [key for key in {**student, **other} if student.get(key) != other.get(key)]
+    return '; '.join(f'{key}: student {student.get(key)}, teacher {other.get(key)}' for key in keys) or None
+
+
+def _covers(teacher: Tensor, student: Tensor) -> bool:
+    return all(t >= s for t, s in zip(teacher.shape[2:], student.shape[2:]))

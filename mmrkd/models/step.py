@@ -1,0 +1,114 @@
+"""One training step: every pass of student and teachers that the active methods read, each run once."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Optional
+
+from torch import Tensor
+
+from mmrkd.adapters import ModelAdapter
+from mmrkd.models.methods import DistillMethod
+from mmrkd.models.views_preprocessor import name_views
+from mmrkd.structures import NamedViews, StudentView, TeacherView
+
+
+class Step:
+    """Runs the student with its own losses and hands each method its views, inside one ``with`` block.
+
+    What it computed is dropped at the end of the block: lazy views and the step refer to each other, and nothing may
+    wait for the cyclic garbage collector with a GPU's memory.
+
+    Args:
+        adapter: Adapter of the student.
+        active: The methods that are run in this step.
+        inputs: Images as the student sees them, ``(N, 3, H, W)``.
+        samples: Their data samples.
+        views: Further views of the images, ``(N, 3, H, W)`` each.
+        names: Names of the views, the plain one first.
+
+    Attributes:
+        task_losses: The student's own losses.
+
+    Raises:
+        ValueError: A method reads a view that the batch does not have.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        active: Sequence[DistillMethod],
+        inputs: Tensor,
+        samples: Sequence,
+        views: Sequence[Tensor] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        self.adapter, self.active, self.samples = adapter, active, samples
+        self.others: dict[str, Tensor] = {}
+        for method in active:
+            if method.views:
+                self.others = name_views(names, views, method.views, method.name)
+        with adapter.tapped(_wanted(active, 'student_taps')) as self.taps:
+            feats = adapter.extract(inputs)
+            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples)
+        self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
+        self.teacher_passes: dict[tuple, TeacherView] = {}
+
+    def __enter__(self) -> 'Step':
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        for view in self.teacher_passes.values():
+            view.views = {}
+        self.student_passes.clear()
+        self.teacher_passes.clear()
+
+    def student_view(self, method: DistillMethod) -> StudentView:
+        """Returns what a method sees of the student."""
+        inputs, feats = self.student_passes[None]
+        outputs = self.outputs
+        view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
+        view.views = self._others(partial(self._student_view_of, method))
+        return view
+
+    def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
+        """Returns what a method sees of its teacher; ``None`` if it needs none."""
+        if not method.needs_teacher:
+            return None
+        view = self._teacher_view_of(method, None)
+        view.views = self._others(partial(self._teacher_view_of, method))
+        return view
+
+    def _others(self, compute: Any) -> Mapping[str, Any]:
+        return NamedViews(**{name: partial(compute, name) for name in self.others}) if self.others else {}
+
+    def _student_view_of(self, method: DistillMethod, name: str) -> StudentView:
+        """A further view: a pass of its own, with a BatchNorm batch of its own."""
+        if name not in self.student_passes:
+            self.student_passes[name] = (self.others[name], self.adapter.extract(self.others[name]))
+        inputs, feats = self.student_passes[name]
+        return StudentView(
+            inputs, method.pair.student_feats(feats), feats, lambda: self.adapter.training_outputs(feats)
+        )
+
+    def _teacher_view_of(self, method: DistillMethod, name: Optional[str]) -> TeacherView:
+        """One pass for each teacher and view; a method with statistics of its own sees a teacher of its own."""
+        key = (method.teacher, name, None if method.statistics is None else id(method.statistics))
+        if key not in self.teacher_passes:
+            inputs, feats = self.student_passes[None] if name is None else self._student_input(name)
+            sharing = [m for m in self.active if m.teacher == method.teacher and m.statistics is method.statistics]
+            self.teacher_passes[key] = method.pair.teacher_view(
+                inputs,
+                self.samples,
+                method.pair.student_feats(feats),
+                _wanted(sharing, 'teacher_taps') if name is None else (),
+                method.statistics,
+            )
+        return self.teacher_passes[key]
+
+    def _student_input(self, name: str) -> tuple[Tensor, Any]:
+        """Views have one size, so the grid of the plain view's features is that of another view, too."""
+        return self.others[name], self.student_passes[None][1]
+
+
+def _wanted(active: Sequence[DistillMethod], taps: str) -> list[str]:
+    return sorted({name for method in active for name in getattr(method, taps)})

@@ -1,0 +1,89 @@
+"""Several views of an image, from the data pipeline to the methods that compare them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+PIPELINE = (
+    'put MultiView before the packing of the training pipeline, the plain view first: '
+    "dict(type='MultiView', num_views=[1, 1], transforms=[[...plain view...], [...second view...]])"
+)
+
+
+class ViewsPreprocessor(nn.Module):
+    """Runs a model's own data preprocessor once for each view of a batch.
+
+    A batch of one view is handed on unchanged. With several (mmpretrain's ``MultiView`` packs a list of images for each
+    sample) the first is what the plain config would see, and the others go beside it as ``views``, which mmengine hands
+    to the model's ``forward`` as a keyword argument.
+
+    It has the attributes of the preprocessor around which it stands, and no state of its own.
+
+    Args:
+        own: The student's data preprocessor.
+    """
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__('own'), name)
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        """Returns what the own preprocessor returns, and further ``views``, tensors ``(N, 3, H, W)``.
+
+        Raises:
+            ValueError: The preprocessor mixes images (mixup, cutmix), each view in another way.
+        """
+        views = split_views(data['inputs']) if isinstance(data, dict) and 'inputs' in data else []
+        if len(views) < 2:
+            return self.own(data, training)
+        if training and getattr(self.own, 'batch_augments', None) is not None:
+            raise ValueError(
+                'batch augments (mixup, cutmix) mix the images of each view in another way, so that their labels would '
+                'not fit: take batch_augments out of the data_preprocessor, or use a method of one view'
+            )
+        first = self.own({**data, 'inputs': views[0]}, training)
+        others = [self.own({'inputs': view}, training)['inputs'] for view in views[1:]]
+        return {**first, 'views': tuple(others)}
+
+
+def split_views(inputs: Any) -> list[Any]:
+    """Returns the views in the images of a batch, each as a batch of one view has them; one if there are no others.
+
+    ``default_collate`` gives a list of tensors ``(N, 3, H, W)``, ``pseudo_collate`` a list of tuples of N images, where
+    a batch of one view is a tensor or a list of N images ``(3, H, W)``.
+    """
+    if not isinstance(inputs, (list, tuple)) or not inputs:
+        return [inputs]
+    first = inputs[0]
+    if isinstance(first, Tensor) and first.dim() == 4:
+        return list(inputs)
+    return [list(view) for view in inputs] if isinstance(first, (list, tuple)) else [inputs]
+
+
+def name_views(names: Sequence[str], views: Sequence[Tensor], wanted: Sequence[str], method: str) -> dict[str, Tensor]:
+    """Returns the further views of a batch by name.
+
+    Args:
+        names: Names of the pipeline's views, the plain one first.
+        views: Views beyond the first.
+        wanted: Those that a method reads.
+        method: Its name.
+
+    Raises:
+        ValueError: The batch has fewer views than the method reads, or none is called so.
+    """
+    found = dict(zip(names[1:], views))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(
+            f'{method} reads the views {list(wanted)}, but the batch has {1 + len(views)} ({[names[0], *found]}): '
+            f'{PIPELINE}. The distiller calls them {list(names)}, in this order (view_names).'
+        )
+    return found

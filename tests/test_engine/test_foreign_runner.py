@@ -1,0 +1,58 @@
+"""A distiller in a runner that would lose what its methods learn stops in words, before the first step."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+
+from mmrkd.models.attendance import NEEDED
+from mmrkd.testing import build_distiller, classification_batch, model_inputs, tiny_classifier
+
+HOOKS = tuple(sorted(NEEDED))
+
+
+def without_hooks(cfg, *kept):
+    cfg.custom_hooks = [dict(type=f'mmrkd.{name}') for name in kept]
+    return cfg
+
+
+@pytest.mark.parametrize('kept', [(), HOOKS[:1], HOOKS[1:]])
+def test_training_is_refused_with_the_line_to_add(kept, run_cfg, tmp_path):
+    runner = Runner.from_cfg(without_hooks(run_cfg(tmp_path), *kept))
+    before = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    with pytest.raises(RuntimeError) as error:
+        runner.train()
+    message = str(error.value)
+    assert "runner_type = 'mmrkd.Runner'" in message
+    assert all((name in message) == (name not in kept) for name in HOOKS)
+    student = {k: v for k, v in runner.model.state_dict().items() if 'running' in k or 'num_batches' in k}
+    assert all(torch.equal(v, before[k]) for k, v in student.items()), 'a step was taken'
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('call', ['val', 'test'])
+def test_so_is_a_test(call, run_cfg, tmp_path):
+    runner = Runner.from_cfg(without_hooks(run_cfg(tmp_path)))
+    with pytest.raises(RuntimeError, match='would not save and restore its methods'):
+        getattr(runner, call)()
+
+
+def test_without_methods_too(run_cfg, tmp_path):
+    """Its checkpoints are plain, but the names in them are said by the hooks."""
+    with pytest.raises(RuntimeError, match='SplitCheckpointHook'):
+        Runner.from_cfg(without_hooks(run_cfg(tmp_path, methods=()))).train()
+
+
+def test_a_loop_that_is_written_by_hand_is_left_alone(teachers):
+    distiller = build_distiller(tiny_classifier(), dict(teachers['classifier']), [dict(type='mmrkd.FitNets')])
+    inputs, samples = model_inputs(distiller, classification_batch())
+    assert distiller(inputs, deepcopy(samples), mode='loss')
+    MessageHub.get_current_instance().update_info('iter', 3)
+    assert distiller(inputs, deepcopy(samples), mode='loss')
+    assert distiller.eval()(inputs, samples, mode='predict')
+
+
+def test_with_both_hooks_it_trains(run_cfg, train, tmp_path):
+    assert train(run_cfg(tmp_path)).iter == 4
