@@ -143,7 +143,7 @@ def test_forward_brings_standardised_estimates_back_to_the_scale_of_the_teacher(
     teacher = [3 * f + 7 for f in features(1, 2, C_T)]
     for level, feat in enumerate(teacher):
         getattr(neck.standardizer, f'mean{level}').copy_(feat.mean((0, 2, 3)))
-        getattr(neck.standardizer, f'square{level}').copy_((feat**2).mean((0, 2, 3)))
+        getattr(neck.standardizer, f'variance{level}').copy_(feat.var((0, 2, 3), unbiased=False))
     feats = features(1, 2)
     initial, increments = mbrnet(feats, neck.state_dict(), 1, [2], norm='GN', groups=2)
     for found, feat, estimate in zip(neck(feats), teacher, partial_sums(initial, increments)[-1]):
