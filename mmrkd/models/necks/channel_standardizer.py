@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmrkd.structures import Features
 
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.01
 LEAST_DEVIATION = 1e-3
 
 
@@ -25,8 +25,10 @@ class ChannelStandardizer(nn.Module):
     the square of the mean loses a deviation of 0.5 beside a mean of 1000 in float32. What is not finite is never
     folded in: a process whose batch has such a value is left out of that update, with all its levels.
 
-    No channel is divided by less than ``LEAST_SHARE`` of the mean deviation of its level (nor by less than
-    ``LEAST_DEVIATION``): the first cell of a channel that was dead until then would outweigh everything else.
+    A channel whose deviation d is less than ``r = LEAST_SHARE`` of the mean deviation m of its level is as good as
+    dead, and its first cell would outweigh everything else. The less it deviates the less it counts, then: it is
+    measured by :math:`\min(m, (r m)^2 / d)`, which is continuous at d = r m, and m for a channel that never moved. No
+    channel is divided by less than ``LEAST_DEVIATION``.
 
     Statistics are buffers, ``(C_l,)`` for each level, and never receive gradients. All processes go through the same
     map. An update costs them one collective, and never waits for the device.
@@ -84,7 +86,9 @@ class ChannelStandardizer(nn.Module):
 
     def _mean_std(self, level: int, feat: Tensor) -> Sequence[Tensor]:
         mean, std = getattr(self, f'mean{level}'), getattr(self, f'variance{level}').clamp(min=0).sqrt()
-        std = torch.maximum(std, LEAST_SHARE * std.mean()).clamp(min=LEAST_DEVIATION)
+        typical = std.mean()
+        dead = torch.minimum(typical, (LEAST_SHARE * typical).square() / std.clamp(min=1e-12))
+        std = torch.maximum(std, dead).clamp(min=LEAST_DEVIATION)
         shape = (1, -1) + (1,) * (feat.dim() - 2)
         return mean.view(shape), std.view(shape)
 

@@ -165,21 +165,36 @@ def test_a_mean_far_larger_than_the_deviation_leaves_the_deviation_right():
     np.testing.assert_allclose(found.double().std((0, 2, 3), correction=0).numpy(), 1, rtol=1e-3)
 
 
-def test_a_channel_that_comes_alive_late_does_not_outweigh_the_others():
+@pytest.mark.parametrize('updates', [1000, 999])
+def test_a_channel_that_comes_alive_late_does_not_outweigh_the_others(updates):
     standardizer = ChannelStandardizer([4])
     generator = torch.Generator().manual_seed(0)
     alive = torch.ones(1, 4, 1, 1)
     alive[0, 2] = 0
-    for _ in range(1000):
+    for _ in range(updates):
         standardizer.update([torch.randn(2, 4, 4, 4, generator=generator) * alive])
     first = torch.zeros(2, 4, 4, 4)
     first[0, 2, 1, 1] = 1.0  # one deviation of the others
-    standardizer.update([first])
+    standardizer.update([first])  # folded in only if it is among the first 1,000
+    deviation, mean_deviation = (
+        (1 / 32 / 1000) ** 0.5 * (updates == 999),
+        3 / 4,
+    )  # of the level, the dead one counted in
+    expected = mean_deviation if updates == 1000 else (0.01 * mean_deviation) ** 2 / deviation
     (found,) = standardizer.normalize([first])
-    mean_deviation = 3 / 4  # of the level, the dead channel counted in
-    assert found[0, 2, 1, 1].item() == pytest.approx(1 / (0.05 * mean_deviation), rel=0.02)
-    for back, feat in zip(standardizer.denormalize([found]), [first]):
-        torch.testing.assert_close(back, feat, rtol=1e-5, atol=1e-5)
+    assert found[0, 2, 1, 1].item() == pytest.approx(1 / expected, rel=0.05)
+    (back,) = standardizer.denormalize([found])
+    torch.testing.assert_close(back, first, rtol=1e-5, atol=1e-5)
+
+
+def test_deviations_from_a_hundredth_of_the_mean_upwards_are_taken_as_they_are():
+    standardizer = ChannelStandardizer([5])
+    deviations = torch.tensor([0.0, 1e-3, 0.0101, 1.0, 4.0])
+    standardizer.variance0.copy_(deviations.square())
+    mean = deviations.mean().item()
+    (found,) = standardizer.normalize([torch.ones(1, 5)])
+    expected = [mean, (0.01 * mean) ** 2 / 1e-3, 0.0101, 1.0, 4.0]
+    assert (1 / found[0]).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf])
