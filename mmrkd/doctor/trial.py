@@ -12,9 +12,10 @@ from mmengine.evaluator import Evaluator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmrkd.doctor.parts import methods_of, teachers_of
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
-from mmrkd.models import Distiller, ResidualKD
+from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
 
 HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
@@ -39,7 +40,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):
             terms = {k: _scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k}
         parameters = [p for p in distiller.student.parameters() if p.requires_grad]
-        norms = _gradient_norms(terms, parameters, distiller.names, thorough)
+        norms = _gradient_norms(terms, parameters, list(methods_of(distiller)), thorough)
         _judge_terms(terms, norms, distiller, report)
         if thorough:
             _estimate(distiller, data, kept, report)
@@ -47,8 +48,8 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
 
 def _enter_first_phase(distiller: Distiller, report: Report) -> None:
     """What PhaseHook does when an epoch begins, which is later than this."""
-    for name, method in zip(distiller.names, distiller.methods):
-        if isinstance(method, ResidualKD) and method.progressive:
+    for name, method in methods_of(distiller).items():
+        if getattr(method, 'phase_epochs', ()):
             method.enter_phase(method.phase_of(0))
             method.hold_frozen()
             report.say(f'{name} trains in phases: this is the first, {method.phase!r}')
@@ -84,7 +85,7 @@ def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: D
     if broken:
         report.fault('loss-not-finite', ', '.join(broken))
         return
-    for name, method in zip(distiller.names, distiller.methods):
+    for name, method in methods_of(distiller).items():
         own = [norm for key, norm in norms.items() if key.split('.')[0] == name]
         if method.active and own and not any(own) and any(p.requires_grad for p in distiller.student.parameters()):
             report.fault('no-gradient', f'{name}: the gradient of all its terms on the student is 0')
@@ -96,7 +97,8 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
     if data['inputs'].is_cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    weights = [*distiller.parameters(), *distiller.buffers(), *distiller.teacher.model.state_dict().values()]
+    frozen = [value for teacher in teachers_of(distiller).values() for value in teacher.model.state_dict().values()]
+    weights = [*distiller.parameters(), *distiller.buffers(), *frozen]
     trained = sum(_bytes(p) for p in distiller.parameters() if p.requires_grad)
     sizes = sum(map(_bytes, weights)) / 1e6, trained / 1e6, sum(kept.values()) / 1e6
     report.say(
