@@ -18,7 +18,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch.utils.data import Dataset
 
+from mmrkd.adapters import ModelAdapter
+from mmrkd.doctor.annotations import examine_annotations
+from mmrkd.doctor.boxes import Boxes, anchor_sizes, examine_reach, scale_of
 from mmrkd.doctor.construction import build_distiller
+from mmrkd.doctor.parts import role_of
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import build_datasets, has_content, small_loader, spread
 from mmrkd.doctor.settings import (
@@ -58,6 +62,8 @@ def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = (
             examine_settings(cfg, report)
         distiller, datasets = build_distiller(cfg, report), build_datasets(cfg, report)
         if distiller is None:
+            with report.expecting('data-unreadable'):
+                examine_annotations(cfg, datasets, report)
             return report
         with report.expecting('student-weights', InheritanceError='init-student'):
             distiller.init_weights()
@@ -87,6 +93,9 @@ def examine_run(
         images: Validation images for the teacher.
         thorough: See :func:`mmrkd.doctor.trial.try_batch`.
     """
+    boxes: dict[str, list[Boxes]] = {}
+    with report.expecting('data-unreadable'):
+        boxes = examine_annotations(cfg, datasets, report)
     with report.expecting('build-failed'):
         _describe(distiller, report)
         examine_distiller(distiller, cfg.model.get('methods') or [], report)
@@ -95,18 +104,7 @@ def examine_run(
     if any(fault.name in ('class-count', 'teacher-nan', 'batch-size') for fault in report.faults):
         return  # what follows would fail for the same reason
     if 'train_dataloader' in datasets:
-        batch = None
-        dataset, loader = datasets['train_dataloader'], cfg.train_dataloader
-        wanted = loader.get('batch_size', 1) * get_world_size()
-        if loader.get('drop_last') and len(dataset) < wanted:
-            report.fault('batch-size', f'{len(dataset)} images for training give no batch of {wanted}')
-        with report.expecting('optimizer'):
-            examine_schedule(distiller, cfg, max(1, len(dataset) // wanted), report)
-        with report.expecting('data-unreadable', FileNotFoundError='missing-images'):
-            indices = spread(len(dataset), wanted)
-            batch = next(iter(small_loader(dataset, indices, loader)))
-        if batch is not None:
-            try_batch(distiller, batch, report, thorough)
+        _examine_step(distiller, datasets['train_dataloader'], boxes.get('train_dataloader', ()), cfg, report, thorough)
     if not uses_teacher(distiller):
         report.say('no method needs the trained teacher: it was not evaluated')
     elif not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
@@ -115,18 +113,42 @@ def examine_run(
         score_teacher(distiller, datasets['val_dataloader'], cfg, images, report)
 
 
+def _examine_step(
+    distiller: Distiller, dataset: Dataset, boxes: Iterable[Boxes], cfg: Config, report: Report, thorough: bool
+) -> None:
+    batch, loader = None, cfg.train_dataloader
+    wanted = loader.get('batch_size', 1) * get_world_size()
+    if loader.get('drop_last') and len(dataset) < wanted:
+        report.fault('batch-size', f'{len(dataset)} images for training give no batch of {wanted}')
+    with report.expecting('optimizer'):
+        examine_schedule(distiller, cfg, max(1, len(dataset) // wanted), report)
+    with report.expecting('data-unreadable', FileNotFoundError='missing-images'):
+        indices = spread(len(dataset), wanted)
+        batch = next(iter(small_loader(dataset, indices, loader)))
+        for part in boxes:
+            examine_reach(part, anchor_sizes(distiller.student), scale_of(batch), report)
+    if batch is not None:
+        try_batch(distiller, batch, report, thorough)
+
+
 def _describe(distiller: Distiller, report: Report) -> None:
-    for role, adapter in (('student', distiller.adapter), ('teacher', distiller.teacher.adapter)):
-        size, source = sum(p.numel() for p in adapter.model.parameters()) / 1e6, ''
-        if role == 'teacher':
-            source = f', all {len(adapter.model.state_dict())} keys loaded from {distiller.teacher.ckpt}'
-        report.say(
-            f'{role}: {type(adapter.model).__name__}, {size:.3f} M parameters, {adapter.num_classes} classes{source}'
-        )
-    report.say(f'classes of the teacher: {", ".join(distiller.teacher.classes or ["no names in its checkpoint"])}')
+    _describe_model('student', distiller.adapter, '', report)
+    for name, teacher in distiller.teachers.items():
+        source = f', all {len(teacher.model.state_dict())} keys loaded from {teacher.ckpt}'
+        _describe_model(role_of(name), teacher.adapter, source, report)
+        classes = ', '.join(teacher.classes or ['no names in its checkpoint'])
+        report.say(f'classes of the {role_of(name)}: {classes}')
     if distiller.inherited:
         report.say(f'init_student: {distiller.inherited}')
-    _describe_wiring(distiller, report)
+    if distiller.match is not None:
+        _describe_wiring(distiller, report)
+
+
+def _describe_model(role: str, adapter: ModelAdapter, source: str, report: Report) -> None:
+    size = sum(p.numel() for p in adapter.model.parameters()) / 1e6
+    report.say(
+        f'{role}: {type(adapter.model).__name__}, {size:.3f} M parameters, {adapter.num_classes} classes{source}'
+    )
 
 
 def _describe_wiring(distiller: Distiller, report: Report) -> None:

@@ -39,6 +39,47 @@ FAULTS: dict[str, Entry] = {
         'A dataset has no image, or none of the images looked at has an object.',
         'Check metainfo.classes against the names in the annotation file: objects of other names are dropped.',
     ),
+    'boxes-format': Entry(
+        'The boxes in an annotation file are not x, y, width, height.',
+        'Convert them: COCO boxes begin with the upper left corner, followed by width and height, in pixels.',
+    ),
+    'boxes-not-finite': Entry(
+        'Boxes are NaN or infinite: so is the loss of every batch that has one.',
+        'Remove or mend these annotations.',
+    ),
+    'boxes-without-area': Entry(
+        'Boxes, 1 % of them or more, are less than a pixel wide or high, or have no area or one of 0: they are left '
+        'out of the training without a word. A warning where it is less.',
+        'Check that boxes are in pixels and not in shares of the image; give each annotation its area.',
+    ),
+    'boxes-outside': Entry(
+        'Boxes, 5 % of them or more, reach outside of their image by more than two pixels. A warning where it is less.',
+        'Check the order of the numbers, and width and height of the images; if boxes are meant to show what is cut '
+        'off, pass --ignore boxes-outside.',
+    ),
+    'image-size': Entry(
+        'Images have another size than the annotations say, half of those looked at or more. A warning where it is '
+        'less.',
+        'Take the annotations of these very images; correct width and height in the file.',
+    ),
+    'anchor-reach': Entry(
+        'Boxes, half of them or more, are more than four times smaller or larger than any anchor, where the model sees '
+        'them. A warning from a tenth on.',
+        'Change the scale of the images, or strides, scales and levels of the anchors.',
+    ),
+    'annotations-lost': Entry(
+        'A warning: annotations belong to no image of their file.',
+        'Check image_id and the ids of the images.',
+    ),
+    'category-unknown': Entry(
+        'Boxes have a category_id that their file does not define, or classes are none of its categories, so that the '
+        'labels of others shift.',
+        'Complete the categories of the file; bring metainfo.classes into its words.',
+    ),
+    'category-unused': Entry(
+        'A warning: classes have no box, or boxes are of categories that are not among the classes.',
+        'Check metainfo.classes against the names in the annotation file.',
+    ),
     'batch-size': Entry(
         'The batch size is not a whole number of at least 1, or the training set is smaller than one batch.',
         'Set train_dataloader.batch_size.',
@@ -108,9 +149,25 @@ FAULTS: dict[str, Entry] = {
         'One model is a detector, the other a classifier.',
         'Take a teacher of the same task.',
     ),
+    'equal-models': Entry(
+        'A warning: student and teacher have the same weights, by name and shape.',
+        'Take a smaller student or a better teacher; if a model is to teach its like, ignore it.',
+    ),
     'no-common-stride': Entry(
         'Student and teacher have no feature level of the same stride.',
         'Choose necks whose levels overlap: change start_level, out_indices or num_outs of one of them.',
+    ),
+    'distiller-argument': Entry(
+        'The distiller has no such argument, or the value is of another kind.',
+        'Compare the arguments with the docstring of mmrkd.Distiller.',
+    ),
+    'teacher-argument': Entry(
+        'The teacher has no such argument, or the value is of another kind.',
+        'Give teacher=dict(cfg=..., ckpt=...); what belongs to its model stands in cfg.',
+    ),
+    'scope': Entry(
+        'A scope is given twice, and differently: as _scope_ and before the type.',
+        'Leave one of them out: _scope_ is where all parts of the model are looked for.',
     ),
     'no-method': Entry(
         'The list of methods is empty: the teacher would not be used.',
@@ -121,7 +178,7 @@ FAULTS: dict[str, Entry] = {
         'Take one of the suggested names; a method of yours needs custom_imports.',
     ),
     'method-argument': Entry(
-        'A method has no such argument, or the value is out of range.',
+        'A method has no such argument, or the value is of another kind or out of range.',
         'Compare the arguments with the docstring of the method.',
     ),
     'method-refused': Entry(
@@ -143,6 +200,10 @@ FAULTS: dict[str, Entry] = {
     'bad-weight': Entry(
         'A weight is negative or not a finite number.',
         'Give weights of 0 or more.',
+    ),
+    'train-length': Entry(
+        'The training has no epoch or iteration.',
+        'Set train_cfg.max_epochs (or max_iters) to a whole number of at least 1.',
     ),
     'learning-rate': Entry(
         'The learning rate is not a finite number above 0.',

@@ -30,10 +30,12 @@ class Fault:
 
 
 class Report:
-    """Collects lines and faults.
+    """Collects lines, warnings and faults.
+
+    A warning has a name and a remedy as a fault has, but a training begins all the same.
 
     Args:
-        ignore: Names of faults that are accepted; they become lines.
+        ignore: Names of faults and warnings that are accepted; they become lines.
 
     Raises:
         ValueError: A name to ignore does not exist.
@@ -46,6 +48,7 @@ class Report:
             raise ValueError(f'cannot ignore {unknown}: the faults are {", ".join(FAULTS)}')
         self.lines: list[str] = []
         self.faults: list[Fault] = []
+        self.warnings: list[Fault] = []
 
     def say(self, text: str) -> None:
         """Adds lines to read."""
@@ -53,11 +56,21 @@ class Report:
 
     def fault(self, name: str, message: str) -> None:
         """Adds a fault, once."""
-        found = Fault(name, message)
-        if name in self.ignore:
-            self.say(f'ignored: [{name}] {message}')
-        elif found not in self.faults:
-            self.faults.append(found)
+        self._add(self.faults, Fault(name, message))
+
+    def warn(self, name: str, message: str) -> None:
+        """Adds a warning, once."""
+        self._add(self.warnings, Fault(name, message))
+
+    def judge(self, name: str, message: str, fault: bool) -> None:
+        """Adds a fault or a warning: what it is depends on how much is wrong."""
+        self._add(self.faults if fault else self.warnings, Fault(name, message))
+
+    def _add(self, to: list[Fault], found: Fault) -> None:
+        if found.name in self.ignore:
+            self.say(f'ignored: [{found.name}] {found.message}')
+        elif found not in to:
+            to.append(found)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Adds a table with aligned columns."""
@@ -84,16 +97,21 @@ class Report:
     @property
     def problems(self) -> str:
         """The faults alone, as text; those of one name share their remedy."""
-        lines = []
-        for name in dict.fromkeys(fault.name for fault in self.faults):
-            lines += [f'[{name}] {fault.message}' for fault in self.faults if fault.name == name]
-            lines.append(f'  remedy: {FAULTS[name].remedy}')
-        return '\n'.join(lines)
+        return _listed(self.faults)
 
     def __str__(self) -> str:
         count = len(self.faults)
         end = f'{count} problem{"s" * (count > 1)}\n{self.problems}' if count else 'no problem found'
-        return '\n'.join([*self.lines, end])
+        warnings = [_listed(self.warnings, 'warning: ')] if self.warnings else []
+        return '\n'.join([*self.lines, *warnings, end])
+
+
+def _listed(faults: Sequence[Fault], before: str = '') -> str:
+    lines = []
+    for name in dict.fromkeys(fault.name for fault in faults):
+        lines += [f'{before}[{name}] {fault.message}' for fault in faults if fault.name == name]
+        lines.append(f'  remedy: {FAULTS[name].remedy}')
+    return '\n'.join(lines)
 
 
 def shortened(error: BaseException) -> str:

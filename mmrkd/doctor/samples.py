@@ -116,7 +116,7 @@ def restricted_evaluator(cfg: Any, dataset: Dataset, indices: Sequence[int], fol
     for number, metric in enumerate(metrics):
         path = metric.get('ann_file')
         if path:
-            content = _read_json(path)
+            content = read_coco(path)
             restricted = restricted and content is not None and None not in ids
             if content is not None:
                 content['images'] = [image for image in content['images'] if image['id'] in ids]
@@ -127,11 +127,15 @@ def restricted_evaluator(cfg: Any, dataset: Dataset, indices: Sequence[int], fol
     return metrics, restricted
 
 
-def _read_json(path: str) -> Optional[dict]:
+def read_coco(path: str) -> Optional[dict]:
+    """Returns the content of an annotation file in COCO's form; ``None`` for any other, or one that is broken."""
     if not path.endswith('.json') or not osp.isfile(path):
         return None
-    with open(path) as file:
-        content = json.load(file)
+    try:
+        with open(path) as file:
+            content = json.load(file)
+    except ValueError:  # cut short, or not JSON: the dataset cannot be built, which is said there
+        return None
     return content if isinstance(content, dict) and 'images' in content else None
 
 

@@ -12,12 +12,13 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.utils.data import Dataset
 
+from mmrkd.doctor.parts import role_of
 from mmrkd.doctor.report import Report
 from mmrkd.models import Distiller
 
 
 def examine_settings(cfg: Config, report: Report) -> None:
-    """Looks at the numbers in a config: weights of methods, batch size, learning rate."""
+    """Looks at the numbers in a config: weights of methods, batch size, learning rate, length of the training."""
     methods = cfg.model.get('methods') or []
     if not isinstance(methods, list) or not all(isinstance(method, dict) for method in methods):
         report.fault('method-argument', f'methods: expected a list [dict(type=...)], found {methods}')
@@ -29,6 +30,11 @@ def examine_settings(cfg: Config, report: Report) -> None:
     size = (cfg.get('train_dataloader') or {}).get('batch_size', 1)
     if not isinstance(size, numbers.Integral) or size < 1:
         report.fault('batch-size', f'train_dataloader.batch_size: expected a whole number of at least 1, found {size}')
+    loop = cfg.get('train_cfg') or {}
+    for name in ('max_epochs', 'max_iters'):
+        if name in loop and (not isinstance(loop[name], numbers.Integral) or loop[name] < 1):
+            found = f'train_cfg.{name}: expected a whole number of at least 1, found {loop[name]!r}'
+            report.fault('train-length', found)
     start = cfg.get('load_from')
     if start and '://' not in start and not osp.exists(start):
         report.fault('student-weights', f'load_from: {start} is not there')
@@ -45,17 +51,10 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
         methods: The configs of its methods.
         report: Receives faults.
     """
-    teacher = distiller.teacher.model
-    broken = [k for k, v in teacher.state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
-    if broken and uses_teacher(distiller):
-        report.fault(
-            'teacher-nan', f'{len(broken)} weights of the teacher are NaN or infinite: {", ".join(broken[:6])}'
-        )
     if not any(p.requires_grad for p in distiller.student.parameters()):
         report.fault('student-frozen', 'no parameter of the student requires a gradient')
-    sizes = [sum(p.numel() for p in model.parameters()) for model in (distiller.student, teacher)]
-    if sizes[1] < sizes[0] and uses_teacher(distiller):
-        report.fault('swapped', f'the teacher has {sizes[1]:,} parameters, fewer than the student with {sizes[0]:,}')
+    for name, teacher in distiller.teachers.items() if uses_teacher(distiller) else ():
+        _examine_teacher(role_of(name), teacher.model, distiller.student, report)
     if not len(distiller.methods):
         report.fault('no-method', 'methods is empty')
     for (name, method), cfg in zip(distiller.methods.items(), methods):
@@ -66,25 +65,45 @@ def examine_distiller(distiller: Distiller, methods: list[dict], report: Report)
             report.fault('zero-weight', f'{name}: every weight is 0, so neither the method nor the teacher is run')
 
 
+def _examine_teacher(role: str, teacher: torch.nn.Module, student: torch.nn.Module, report: Report) -> None:
+    broken = [k for k, v in teacher.state_dict().items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:
+        report.fault('teacher-nan', f'{len(broken)} weights of the {role} are NaN or infinite: {", ".join(broken[:6])}')
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (student, teacher)]
+    if sizes[1] < sizes[0]:
+        report.fault('swapped', f'the {role} has {sizes[1]:,} parameters, fewer than the student with {sizes[0]:,}')
+    if _shapes(student) == _shapes(teacher):
+        kind = f'{type(teacher).__name__} with {sizes[1]:,} parameters'
+        report.warn('equal-models', f'student and {role} are equal in name and shape of every weight: {kind}')
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
 def uses_teacher(distiller: Distiller) -> bool:
     """Whether the trained teacher matters: deep mutual learning takes nothing but its config."""
-    mutual = len(distiller.methods) and not any(method.needs_teacher for method in distiller.methods.values())
-    return not mutual or bool(distiller.init_student)
+    methods = distiller.methods.values()
+    mutual = methods and not any(method.needs_teacher for method in methods)
+    return bool(distiller.teachers) and (not mutual or bool(distiller.init_student))
 
 
 def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: Report) -> None:
     """Compares the classes of the data with those of the student and, by name, with the teacher's."""
     for where, dataset in datasets.items():
         names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        count, found = distiller.adapter.num_classes, distiller.teacher.classes
         if names is None or isinstance(names, str):
             continue
+        count = distiller.adapter.num_classes
         if count is not None and len(names) != count:
             report.fault(
                 'class-count', f'{where} has {len(names)} classes, the head of the student num_classes={count}'
             )
-        elif found is not None and tuple(found) != tuple(names):
-            report.fault('class-names', f'{where} has {tuple(names)}, the teacher was trained for {tuple(found)}')
+            continue
+        for name, teacher in distiller.teachers.items():
+            if teacher.classes is not None and tuple(teacher.classes) != tuple(names):
+                text = f'{where} has {tuple(names)}, the {role_of(name)} was trained for {tuple(teacher.classes)}'
+                report.fault('class-names', text)
 
 
 def build_optimizer(distiller: Distiller, cfg: Config, report: Report) -> Optional[OptimWrapper]:

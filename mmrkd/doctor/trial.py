@@ -96,7 +96,8 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
     if data['inputs'].is_cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    weights = [*distiller.parameters(), *distiller.buffers(), *distiller.teacher.model.state_dict().values()]
+    frozen = [value for teacher in distiller.teachers.values() for value in teacher.model.state_dict().values()]
+    weights = [*distiller.parameters(), *distiller.buffers(), *frozen]
     trained = sum(_bytes(p) for p in distiller.parameters() if p.requires_grad)
     sizes = sum(map(_bytes, weights)) / 1e6, trained / 1e6, sum(kept.values()) / 1e6
     report.say(

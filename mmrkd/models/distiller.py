@@ -190,11 +190,12 @@ class Distiller(BaseModel):
         Raises:
             ValueError: One of them is not finite, see :class:`LossGuard`.
         """
-        losses = self._losses(inputs, data_samples, views)
-        idle = [p for m in self.methods.values() for p in m.idle_parameters()] if get_world_size() > 1 else []
-        if idle:
-            losses['loss_idle'] = sum(p.sum() for p in idle) * 0
-        return self.guard(losses, data_samples, self.parameters())
+        with self.guard.watching(self):
+            losses = self._losses(inputs, data_samples, views)
+            idle = [p for m in self.methods.values() for p in m.idle_parameters()] if get_world_size() > 1 else []
+            if idle:
+                losses['loss_idle'] = sum(p.sum() for p in idle) * 0
+            return self.guard(losses, data_samples, self.parameters())
 
     def _losses(self, inputs: Tensor, data_samples: Sequence, views: Sequence[Tensor]) -> dict[str, Any]:
         # By name: in floating point a sum depends on its order, and the order of the list is to mean nothing.

@@ -1,9 +1,9 @@
 """Makes the teacher's input out of the student's: the same pixels, normalised as the teacher wants them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,11 @@ class InputConverter:
     """Turns a batch that the student's data preprocessor made into what the teacher's would have made.
 
     The augmented pixels are recovered by inverting the student's normalisation; then the teacher's channel order and
-    normalisation are applied, and what lies outside each image is filled with the teacher's padding value. If the two
+    normalisation are applied, and the padding of each image is filled with the teacher's value. If the two
     preprocessors agree, the batch is passed on untouched.
+
+    ``img_shape`` says where the padding of an image begins, but not every pipeline keeps it up to date (transforms of
+    torchvision do not). So what lies outside of it counts as padding only if all of it has the student's padding value.
 
     Args:
         student: Data preprocessor of the student.
@@ -58,6 +61,7 @@ class InputConverter:
         self.student = _Normalisation.of(student)
         self.teacher = _Normalisation.of(teacher)
         self.same_pixels = self.student.same_pixels(self.teacher)
+        self._moved: dict[tuple, tuple[Optional[Tensor], ...]] = {}
 
     def __call__(self, inputs: Tensor, samples: Optional[Sequence] = None) -> Tensor:
         """Converts a batch.
@@ -73,23 +77,76 @@ class InputConverter:
         if self.size is not None:
             return F.interpolate(outputs, tuple(self.size), mode='bilinear', align_corners=False, antialias=True)
         height, width = inputs.shape[-2:]
-        pad_h = math.ceil(height / self.teacher.divisor) * self.teacher.divisor - height
-        pad_w = math.ceil(width / self.teacher.divisor) * self.teacher.divisor - width
+        pad_h, pad_w = self._padded(height) - height, self._padded(width) - width
         if pad_h or pad_w:
             outputs = F.pad(outputs, (0, pad_w, 0, pad_h), value=self.teacher.pad_value)
         return outputs
 
+    def convert(self, inputs: Tensor, samples: Any) -> tuple[Tensor, Any]:
+        """Converts a batch together with what its samples say about it, for a teacher that predicts by itself.
+
+        A detector of the DETR family masks what ``batch_input_shape`` and ``img_shape`` declare to be padding.
+
+        Args:
+            inputs: The student's input ``(N, 3, H, W)``.
+            samples: Data samples, or None.
+
+        Returns:
+            The teacher's input, and samples whose ``batch_input_shape`` and ``pad_shape`` (as far as they have them)
+            are those of that input: the same samples if nothing changes, otherwise copies that share their contents.
+        """
+        outputs = self(inputs, samples)
+        size = tuple(outputs.shape[-2:])
+        if samples is None:
+            return outputs, None
+        if isinstance(samples, Mapping):
+            metas = [{**meta, **self._other_sizes(meta, size)} for meta in samples.get('img_metas', ())]
+            return outputs, {**samples, 'img_metas': metas} if metas else samples
+        sizes = [self._other_sizes(getattr(sample, 'metainfo', {}), size) for sample in samples]
+        return outputs, [_with_meta(*each) for each in zip(samples, sizes)] if any(sizes) else samples
+
+    def _other_sizes(self, meta: Mapping, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        sizes = dict(batch_input_shape=size)
+        if 'pad_shape' in meta:
+            sizes['pad_shape'] = size if self.size is not None else tuple(map(self._padded, meta['pad_shape'][:2]))
+        return {key: value for key, value in sizes.items() if key in meta and tuple(meta[key][:2]) != value}
+
+    def _padded(self, length: int) -> int:
+        return math.ceil(length / self.teacher.divisor) * self.teacher.divisor
+
     def _renormalise(self, inputs: Tensor, samples: Optional[Sequence]) -> Tensor:
+        student_mean, student_std, teacher_mean, teacher_std = self._numbers(inputs)
         pixels = inputs.clone()
-        if self.student.mean is not None:
-            pixels = pixels * self.student.std.to(inputs) + self.student.mean.to(inputs)
+        if student_mean is not None:
+            pixels = pixels * student_std + student_mean
         if self.student.rgb != self.teacher.rgb:
             pixels = pixels.flip(1)
-        if self.teacher.mean is not None:
-            pixels = (pixels - self.teacher.mean.to(inputs)) / self.teacher.std.to(inputs)
-        for image, sample in zip(pixels, samples or ()):
-            shape = sample.get('img_shape') if hasattr(sample, 'get') else None
-            if shape is not None:
-                image[:, shape[0] :] = self.teacher.pad_value
-                image[:, :, shape[1] :] = self.teacher.pad_value
+        if teacher_mean is not None:
+            pixels = (pixels - teacher_mean) / teacher_std
+        for image, own, sample in zip(pixels, inputs, samples or ()):
+            for region in _outside(sample):
+                padding = (own[region] == self.student.pad_value).all()  # never asked from here: it would cost a wait
+                image[region] = torch.where(padding, self.teacher.pad_value, image[region])
         return pixels
+
+    def _numbers(self, images: Tensor) -> tuple[Optional[Tensor], ...]:
+        """Mean and standard deviation of both, moved to a device once."""
+        key = images.device, images.dtype
+        if key not in self._moved:
+            numbers = self.student.mean, self.student.std, self.teacher.mean, self.teacher.std
+            self._moved[key] = tuple(None if n is None else n.to(images) for n in numbers)
+        return self._moved[key]
+
+
+def _with_meta(sample: Any, meta: dict[str, Any]) -> Any:
+    copied = sample.new()
+    copied.set_metainfo(meta)
+    return copied
+
+
+def _outside(sample: Any) -> Iterator[tuple[slice, ...]]:
+    """Yields what lies below an image and to its right, where a sample says how large the image is."""
+    shape = sample.get('img_shape') if hasattr(sample, 'get') else None
+    if shape is not None:
+        yield slice(None), slice(shape[0], None)
+        yield slice(None), slice(None, shape[0]), slice(shape[1], None)

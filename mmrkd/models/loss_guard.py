@@ -1,6 +1,7 @@
 """Losses that are not finite are found before they reach the weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,10 +16,18 @@ class LossGuard:
     All processes come to the same decision, and the message names the term, the iteration and the images. It costs one
     reduction of a single number.
 
+    A forward pass writes, too: running statistics of norms, of a standardiser, whatever a loss keeps in buffers. A
+    batch that is left out leaves no trace there either, if the pass is run inside :meth:`watching`:
+
+    .. code:: python
+
+        with guard.watching(model):
+            losses = guard(compute(inputs, samples), samples, model.parameters())
+
     Args:
-        on_nonfinite: ``'stop'`` raises an error. ``'skip'`` warns and replaces the losses of the step by one of 0 that
-            gives each parameter a gradient of 0, in all processes: the batch contributes nothing, while momentum and
-            weight decay go on. ``'ignore'`` lets it pass.
+        on_nonfinite: ``'stop'`` raises an error. ``'skip'`` warns, puts the buffers back and replaces the losses of the
+            step by one of 0 that gives each parameter a gradient of 0, in all processes: the batch contributes
+            nothing, while momentum and weight decay go on. ``'ignore'`` lets it pass.
         most_in_a_row: After so many skipped steps in a row it stops all the same: the weights are broken, not a batch.
 
     Raises:
@@ -29,6 +38,21 @@ class LossGuard:
         if on_nonfinite not in ('stop', 'skip', 'ignore'):
             raise ValueError(f"on_nonfinite must be 'stop', 'skip' or 'ignore', found {on_nonfinite!r}")
         self.on_nonfinite, self.most_in_a_row, self.skipped = on_nonfinite, most_in_a_row, 0
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Remembers the buffers of a model while its losses are computed and judged; only ``'skip'`` needs them.
+
+        Args:
+            model: The model that the losses are of. Parameters are not written by a forward pass.
+        """
+        if self.on_nonfinite == 'skip':
+            self._before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+        try:
+            yield
+        finally:
+            self._before = []
 
     def __call__(self, losses: dict[str, Any], samples: Sequence, parameters: Iterable[nn.Parameter]) -> dict[str, Any]:
         """Returns the losses as they are, or what stands for them if the step is skipped.
@@ -52,7 +76,13 @@ class LossGuard:
                 "(optim_wrapper.clip_grad) or, if it is a rare batch, set on_nonfinite='skip' in the model."
             )
         print_log(f'{message} The batch is left out.', 'current')
+        self._put_back()
         return dict(loss_skipped=sum(p.sum() * 0 for p in parameters if p.requires_grad))
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for buffer, before in self._before:
+            buffer.copy_(before)
 
 
 def _finite(value: Any) -> Tensor:

@@ -106,7 +106,7 @@ class TeacherVariant(Variant):
 
     def predict(self, inputs: Tensor, samples: Sequence) -> Sequence:
         """Predicts as the teacher does for its own input."""
-        return self.pair.teacher.model(self.pair.convert(inputs, samples), samples, mode='predict')
+        return self.pair.teacher.model(*self.pair.convert.convert(inputs, samples), mode='predict')
 
     def model_config(self) -> dict:
         """Returns the teacher's config.

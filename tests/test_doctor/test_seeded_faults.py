@@ -21,6 +21,7 @@ from mmrkd.testing import paired, save_random_teacher, tiny_classifier, tiny_ret
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDED = {}
+WARNED = {}
 
 
 @MODELS.register_module(force=True)
@@ -46,6 +47,16 @@ def seeded(*names):
 
     def register(mistake):
         SEEDED[mistake.__name__] = (mistake, set(names))
+        return mistake
+
+    return register
+
+
+def warned(*names):
+    """The same for what is only a warning."""
+
+    def register(mistake):
+        WARNED[mistake.__name__] = (mistake, set(names))
         return mistake
 
     return register
@@ -270,6 +281,46 @@ def teacher_that_is_only_a_path(cfg, folder):
     cfg.model.teacher = cfg.model.teacher.cfg
 
 
+@seeded('method-argument')
+def text_in_the_place_of_a_number(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat='0.5')]
+
+
+@seeded('distiller-argument')
+def misspelt_argument_of_the_distiller(cfg, folder):
+    cfg.model.method = cfg.model.pop('methods')
+
+
+@seeded('distiller-argument')
+def argument_of_the_distiller_of_another_kind(cfg, folder):
+    cfg.model.on_nonfinite = True
+
+
+@seeded('teacher-argument', 'teacher-checkpoint-missing')
+def misspelt_argument_of_the_teacher(cfg, folder):
+    cfg.model.teacher.chkpt = cfg.model.teacher.pop('ckpt')
+
+
+@seeded('teacher-argument')
+def scope_beside_the_teacher(cfg, folder):
+    cfg.model.teacher['_scope_'] = 'mmdet'
+
+
+@seeded('scope')
+def scope_that_is_given_twice(cfg, folder):
+    cfg.model.student.update(type='mmdet.RetinaNet', _scope_='mmpretrain')
+
+
+@seeded('train-length')
+def training_of_no_epoch(cfg, folder):
+    cfg.train_cfg.max_epochs = 0
+
+
+@seeded('train-length')
+def training_of_half_an_iteration(cfg, folder):
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=0.5)
+
+
 @seeded('no-method')
 def no_method(cfg, folder):
     cfg.model.methods = []
@@ -406,6 +457,100 @@ def plain_config(cfg, folder):
     cfg.model = cfg.model.student
 
 
+def rewrite(cfg, folder, change, **evaluator):
+    """Gives training and validation another annotation file."""
+    content = json.loads(Path(cfg.val_evaluator.ann_file).read_text())
+    change(content)
+    path = folder / 'rewritten.json'
+    path.write_text(json.dumps(content))
+    everywhere(cfg, lambda data: data.update(ann_file=str(path)))
+
+
+def of_each_box(change):
+    def on_content(content):
+        for annotation in content['annotations']:
+            annotation['bbox'] = change(*annotation['bbox'])
+
+    return on_content
+
+
+@seeded('boxes-format')
+def boxes_as_corners(cfg, folder):
+    rewrite(cfg, folder, of_each_box(lambda x, y, w, h: [x, y, x + w, y + h]))
+
+
+@seeded('boxes-format', 'data-unreadable')
+def boxes_of_three_numbers(cfg, folder):
+    rewrite(cfg, folder, of_each_box(lambda x, y, w, h: [x, y, w]))
+
+
+@seeded('boxes-not-finite', 'empty-data')
+def boxes_that_are_nan(cfg, folder):
+    rewrite(cfg, folder, of_each_box(lambda x, y, w, h: [float('nan'), y, w, h]))
+
+
+@seeded('boxes-without-area', 'empty-data')
+def boxes_in_shares_of_the_image(cfg, folder):
+    rewrite(cfg, folder, of_each_box(lambda *box: [side / 96 for side in box]))
+
+
+@seeded('boxes-without-area', 'data-unreadable')
+def annotations_without_area(cfg, folder):
+    rewrite(cfg, folder, lambda content: [annotation.pop('area') for annotation in content['annotations']])
+
+
+@seeded('boxes-outside')
+def boxes_that_reach_out(cfg, folder):
+    rewrite(cfg, folder, of_each_box(lambda x, y, w, h: [x + 50, y, w, h]))
+
+
+@seeded('category-unknown')
+def boxes_of_a_category_that_is_not_defined(cfg, folder):
+    rewrite(cfg, folder, lambda content: content['annotations'][0].update(category_id=99))
+
+
+@seeded('category-unknown')
+def class_that_is_no_category(cfg, folder):
+    rewrite(cfg, folder, lambda content: content['categories'][0].update(name='shadow 0'))
+
+
+@seeded('image-size')
+def annotations_of_larger_images(cfg, folder):
+    rewrite(cfg, folder, lambda content: [image.update(width=192, height=192) for image in content['images']])
+
+
+@seeded('anchor-reach')
+def images_far_too_small_for_the_anchors(cfg, folder):
+    cfg.train_dataloader.dataset.pipeline[2].scale = (16, 16)
+
+
+@warned('boxes-without-area')
+def a_box_without_area(cfg, folder):
+    def change(content):
+        content['annotations'] = [dict(a, id=index) for index, a in enumerate(content['annotations'] * 25)]
+        content['annotations'][7]['area'] = 0
+
+    rewrite(cfg, folder, change)
+
+
+@warned('annotations-lost')
+def a_box_in_an_image_that_is_not_there(cfg, folder):
+    rewrite(cfg, folder, lambda content: content['annotations'].append(dict(content['annotations'][0], image_id=77)))
+
+
+@warned('category-unused')
+def a_class_without_a_box(cfg, folder):
+    def change(content):
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 3]
+
+    rewrite(cfg, folder, change)
+
+
+@warned('equal-models')
+def student_like_its_teacher(cfg, folder):
+    cfg.model.student = tiny_retinanet(16, 24)
+
+
 @pytest.fixture
 def healthy(squares, tmp_path, monkeypatch):
     """A distillation in which nothing is wrong."""
@@ -418,7 +563,7 @@ def healthy(squares, tmp_path, monkeypatch):
 
 def test_a_healthy_config_has_no_fault(healthy):
     report = examine(healthy)
-    assert not report.faults, str(report)
+    assert not report.faults and not report.warnings, str(report)
     assert 'level 0  stride 8, 16ch   level 0  stride 8, 24ch   16 -> 24' in str(report)
     assert 'the teacher on 8 validation images: coco/bbox_mAP 0.' in str(report)
 
@@ -506,6 +651,17 @@ def test_a_mistake_has_its_name(mistake, healthy, tmp_path):
     assert not os.path.exists('it_ran')
 
 
+@pytest.mark.parametrize('mistake', WARNED)
+def test_a_warning_has_its_name_and_keeps_nothing_from_starting(mistake, healthy, tmp_path):
+    make, names = WARNED[mistake]
+    make(healthy, tmp_path)
+    report = examine(healthy)
+    assert {warning.name for warning in report.warnings} == names, str(report)
+    assert not report.faults and str(report).endswith('no problem found')
+    assert all(f'warning: [{name}] ' in str(report) and FAULTS[name].remedy in str(report) for name in names)
+    assert not examine(healthy, ignore=names).warnings
+
+
 @pytest.mark.parametrize(
     'mistake',
     [
@@ -529,5 +685,5 @@ def test_a_training_does_not_begin_and_says_why(mistake, healthy, tmp_path):
 
 
 def test_every_fault_is_seeded():
-    named = {name for _, names in SEEDED.values() for name in names}
+    named = {name for _, names in [*SEEDED.values(), *WARNED.values()] for name in names}
     assert set(FAULTS) - named == {'config-unreadable', 'command-line', 'method-refused', 'build-failed'}

@@ -136,3 +136,123 @@ def test_preprocessors_of_mmpretrain():
     assert torch.allclose(InputConverter(student, teacher)(inputs), expected, atol=1e-4)
     assert InputConverter(student, ClsDataPreprocessor(**rgb)).same_pixels
     assert InputConverter(student, ClsDataPreprocessor()).teacher.mean is None
+
+
+class TestImgShapeThatIsStale:
+    """torchvision's transforms change an image and leave ``img_shape`` as it was when the file was read."""
+
+    @pytest.mark.parametrize('size', [(3, 3), (3, 8), (8, 3), (20, 20)])
+    def test_it_blanks_nothing(self, size):
+        student, teacher = ImgDataPreprocessor(**IMAGENET), ImgDataPreprocessor(**CAFFE)
+        images = pixels((8, 8), (8, 8))
+        inputs = student(dict(inputs=[i.clone() for i in images]))['inputs']
+        samples = [BaseDataElement(metainfo=dict(img_shape=size)) for _ in images]
+        expected = teacher(dict(inputs=[i.clone() for i in images]))['inputs']
+        assert torch.allclose(InputConverter(student, teacher)(inputs, samples), expected, atol=1e-4)
+
+    def test_samples_of_mmpretrain(self):
+        from mmpretrain.models import ClsDataPreprocessor
+        from mmpretrain.structures import DataSample
+
+        student = ClsDataPreprocessor(mean=IMAGENET['mean'], std=IMAGENET['std'], to_rgb=True)
+        teacher = ClsDataPreprocessor(mean=CAFFE['mean'], std=CAFFE['std'], to_rgb=False)
+        images = torch.stack(pixels((24, 24), (24, 24)))
+        samples = [DataSample(metainfo=dict(img_shape=(8, 8), ori_shape=(8, 8))).set_gt_label(0) for _ in images]
+        inputs = student(dict(inputs=images.clone(), data_samples=samples))['inputs']
+        expected = teacher(dict(inputs=images.clone()))['inputs']
+        assert torch.allclose(InputConverter(student, teacher)(inputs, samples), expected, atol=1e-4)
+
+    def test_one_image_is_padded_and_another_is_not(self):
+        student, teacher = dict(IMAGENET, pad_value=3), dict(CAFFE, pad_value=7)
+        converted, expected, _ = run(student, teacher, pixels((8, 8), (5, 6)))
+        assert torch.allclose(converted, expected, atol=1e-4)
+
+
+def detection_samples(preprocessor, images):
+    from mmdet.structures import DetDataSample
+
+    samples = [DetDataSample(metainfo=dict(img_shape=tuple(image.shape[1:]), img_id=7)) for image in images]
+    data = preprocessor(dict(inputs=[i.clone() for i in images], data_samples=samples), False)
+    return data['inputs'], data['data_samples']
+
+
+class TestSamplesForTheTeacher:
+    def preprocessors(self, own, other):
+        from mmdet.models import DetDataPreprocessor
+
+        return DetDataPreprocessor(**IMAGENET, pad_size_divisor=own), DetDataPreprocessor(
+            **CAFFE, pad_size_divisor=other
+        )
+
+    @pytest.mark.parametrize('own, other', [(1, 32), (16, 32), (32, 64), (32, 128)])
+    def test_they_say_what_the_teachers_own_preprocessor_would(self, own, other):
+        student, teacher = self.preprocessors(own, other)
+        images = pixels((40, 50), (33, 97), (20, 30))
+        inputs, samples = detection_samples(student, images)
+        before = [dict(sample.metainfo) for sample in samples]
+        expected_inputs, expected = detection_samples(teacher, images)
+        found_inputs, found = InputConverter(student, teacher).convert(inputs, samples)
+        assert torch.allclose(found_inputs, expected_inputs, atol=1e-4)
+        assert [s.metainfo for s in found] == [s.metainfo for s in expected]
+        assert [dict(sample.metainfo) for sample in samples] == before, 'the samples of the user were changed'
+        assert all(a is not b and type(a) is type(b) for a, b in zip(found, samples))
+
+    def test_where_nothing_is_padded_they_are_the_very_same(self):
+        student, teacher = self.preprocessors(32, 16)
+        inputs, samples = detection_samples(student, pixels((40, 50)))
+        assert InputConverter(student, teacher).convert(inputs, samples)[1] is samples
+        assert InputConverter(student, teacher).convert(inputs, None)[1] is None
+
+    def test_samples_that_are_a_dictionary_and_samples_that_say_nothing(self):
+        student, teacher = self.preprocessors(1, 32)
+        inputs = torch.rand(1, 3, 8, 8)
+        samples = dict(bboxes_labels=torch.zeros(0, 6), img_metas=[dict(batch_input_shape=(8, 8))])
+        found = InputConverter(student, teacher).convert(inputs, samples)[1]
+        assert (
+            found['img_metas'] == [dict(batch_input_shape=(32, 32))]
+            and samples['img_metas'][0] != found['img_metas'][0]
+        )
+        silent = [BaseDataElement(metainfo=dict(img_shape=(8, 8)))]
+        assert InputConverter(student, teacher).convert(inputs, silent)[1][0] is silent[0]
+
+    def test_a_detr_predicts_what_it_predicts_alone(self):
+        from mmengine.hub import get_config
+
+        from mmrkd.testing import build_model
+
+        cfg = get_config('mmdet::detr/detr_r50_8xb2-150e_coco.py').model.to_dict()
+        cfg.update(
+            _scope_='mmdet',
+            num_queries=8,
+            test_cfg=dict(max_per_img=8),
+            data_preprocessor=dict(type='DetDataPreprocessor', **CAFFE),
+        )
+        cfg['data_preprocessor']['pad_size_divisor'] = 64
+        cfg['backbone'].update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+        cfg['neck'].update(in_channels=[64])
+        for part in ('encoder', 'decoder'):
+            cfg[part]['num_layers'] = 1
+        detr = build_model(cfg).eval()
+        for module in detr.modules():
+            if hasattr(module, 'num_batches_tracked'):
+                torch.nn.init.normal_(module.weight)
+        student = self.preprocessors(16, 64)[0]
+        images = pixels((40, 50), (65, 70))
+        expected = detr.predict(*detection_samples(detr.data_preprocessor, images), rescale=False)
+        inputs, samples = detection_samples(student, images)
+        inputs, samples = InputConverter(student, detr.data_preprocessor).convert(inputs, samples)
+        for found, sample in zip(detr.predict(inputs, samples, rescale=False), expected):
+            for key in ('scores', 'bboxes'):
+                torch.testing.assert_close(found.pred_instances[key], sample.pred_instances[key], rtol=1e-4, atol=1e-4)
+
+
+def test_mean_and_deviation_are_moved_once(monkeypatch):
+    converter = InputConverter(ImgDataPreprocessor(**IMAGENET), ImgDataPreprocessor(**CAFFE))
+    inputs = torch.rand(1, 3, 4, 4, dtype=torch.float64)  # another precision than theirs: they have to be moved
+    first = converter(inputs)
+    moved = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, 'to', lambda self, *args, **kwargs: moved.append(self) or to(self, *args, **kwargs)
+    )
+    assert torch.equal(converter(inputs), first) and moved == []

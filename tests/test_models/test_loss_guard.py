@@ -1,11 +1,19 @@
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmrkd.models import DistillMethod
 from mmrkd.models.loss_guard import LossGuard
-from mmrkd.testing import build_distiller, detection_batch, model_inputs, tiny_retinanet
+from mmrkd.testing import (
+    build_distiller,
+    classification_batch,
+    detection_batch,
+    model_inputs,
+    tiny_classifier,
+    tiny_retinanet,
+)
 
 
 class Sample:
@@ -52,6 +60,37 @@ class TestAlone:
         with pytest.raises(ValueError, match='not finite'):
             guard(bad, SAMPLES, [parameter])
 
+    @pytest.mark.parametrize('value', [1.0, torch.nan])
+    def test_buffers_are_put_back_where_a_batch_is_left_out_and_only_there(self, value):
+        norm, guard = nn.BatchNorm1d(1), LossGuard('skip')
+        before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+        identity = [buffer.data_ptr() for buffer in norm.buffers()]
+        with guard.watching(norm):
+            out = norm(torch.tensor([[value], [3.0]]))
+            guard(dict(loss=out.square().sum()), SAMPLES, norm.parameters())
+        assert [buffer.data_ptr() for buffer in norm.buffers()] == identity
+        found = {name: buffer.tolist() for name, buffer in norm.named_buffers()}
+        if value == 1:  # momentum 0.1: mean 2, unbiased variance 2
+            assert found == dict(
+                running_mean=[pytest.approx(0.2)], running_var=[pytest.approx(1.1)], num_batches_tracked=1
+            )
+        else:
+            assert found == {name: buffer.tolist() for name, buffer in before.items()}
+
+    def test_a_later_step_is_not_undone_by_what_an_earlier_one_remembered(self):
+        norm, guard = nn.BatchNorm1d(1), LossGuard('skip')
+        with guard.watching(norm):
+            norm(torch.tensor([[1.0], [3.0]]))
+            guard(dict(loss=torch.ones(())), SAMPLES, norm.parameters())
+        guard(dict(loss=torch.tensor(torch.nan)), SAMPLES, norm.parameters())
+        assert norm.running_mean.item() == pytest.approx(0.2)
+
+    @pytest.mark.parametrize('option', ['stop', 'ignore'])
+    def test_nothing_is_copied_where_nothing_is_put_back(self, option):
+        norm, guard = nn.BatchNorm1d(1), LossGuard(option)
+        with guard.watching(norm):
+            assert guard._before == []
+
     def test_other_options_are_refused(self):
         with pytest.raises(ValueError, match="on_nonfinite must be 'stop', 'skip' or 'ignore', found 'warn'"):
             LossGuard('warn')
@@ -76,11 +115,62 @@ class TestInTheDistiller:
             model(*model_inputs(model, detection_batch()), mode='loss')
 
     def test_a_step_that_is_skipped_changes_no_weight(self, distiller):
-        from mmengine.optim import OptimWrapper
-
         model = distiller(on_nonfinite='skip')
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         logs = model.train_step(detection_batch(), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0)))
         assert logs['loss'].item() == 0
         for name, parameter in model.named_parameters():
             assert torch.equal(parameter, before[name]), name
+
+
+KINDS = {
+    'no method': ('classifier', []),
+    'era, norms of MBRNet': ('classifier', [dict(type='mmrkd.ERA')]),
+    'era, standardiser': ('classifier', [dict(type='mmrkd.ERA', standardize=True)]),
+    'era, a detector': ('retinanet', [dict(type='mmrkd.ERA', neck=dict(norm='BN'))]),
+    'a bridge': ('classifier', [dict(type='mmrkd.SemiOnlineKD')]),
+    'a peer': ('classifier', [dict(type='mmrkd.DeepMutualLearning')]),
+}
+
+
+class TestASkippedBatch:
+    """One pixel of the third batch is NaN."""
+
+    @pytest.fixture(params=KINDS)
+    def training(self, request, wide_classifier, wide_retinanet):
+        kind, methods = KINDS[request.param]
+        student, teacher, batch = {
+            'classifier': (tiny_classifier(), wide_classifier, classification_batch),
+            'retinanet': (tiny_retinanet(), wide_retinanet, detection_batch),
+        }[kind]
+        model = build_distiller(student, dict(teacher), methods, on_nonfinite='skip').train()
+        batches = [batch(seed=seed) for seed in range(4)]
+        for images in batches:
+            images['inputs'] = [image.float() for image in images['inputs']]
+        batches[2]['inputs'][0][1, 5, 7] = torch.nan
+        return model, batches
+
+    def test_leaves_no_trace(self, training):
+        model, batches = training
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        for batch in batches[:2]:
+            model.train_step(batch, optimizer)
+        before = {name: value.clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
+        model.train_step(batches[2], optimizer)
+        assert model.guard.skipped == 1
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            assert torch.equal(value, before[name]), name
+            assert value.isfinite().all(), name
+        model.train_step(batches[3], optimizer)
+        assert model.guard.skipped == 0
+        moved = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+        assert any('running_mean' in name for name in moved)
+
+    def test_and_none_in_what_is_predicted(self, training):
+        model, batches = training
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        for batch in batches[:3]:
+            model.train_step(batch, optimizer)
+        for sample in model.eval().test_step(batches[0]):
+            scores = sample.pred_instances.scores if 'pred_instances' in sample else sample.pred_score
+            assert len(scores) and scores.isfinite().all()

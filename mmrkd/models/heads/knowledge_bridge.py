@@ -95,7 +95,7 @@ class KnowledgeBridge(BaseModule):
     @torch.no_grad()
     def predict(self, inputs: Tensor, samples: Any) -> Any:
         """Predicts with the teacher's lower part and the bridge, from images as the student sees them."""
-        inputs = self.pair.convert(inputs, samples)
+        inputs, samples = self.pair.convert.convert(inputs, samples)
         with self.teacher.adapter.tapped(self.taps) as taps, self._lower_statistics():
             if self.taps:
                 self.teacher.adapter.extract(inputs)  # in evaluation mode, whatever the statistics in training

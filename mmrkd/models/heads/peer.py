@@ -36,7 +36,7 @@ class Peer(BaseModule):
     @torch.no_grad()
     def predict(self, inputs: Tensor, samples: Any) -> Any:
         """Predicts from images as the student sees them."""
-        inputs = self.convert(inputs, samples)
+        inputs, samples = self.convert.convert(inputs, samples)
         return self.adapter.predict(self.extract(inputs), inputs, samples)
 
     def whole_state(self) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any, Optional, Union
 
 from torch import nn
 
+from mmrkd.models.methods.arguments import check_arguments
 from mmrkd.models.methods.base import DistillMethod
 from mmrkd.registry import MODELS
 
@@ -25,6 +26,7 @@ class MethodDict(nn.ModuleDict):
         teachers: Names of the teachers that there are.
 
     Raises:
+        TypeError: An argument is of another kind than the constructor wants, or there is none of that name.
         ValueError: A name cannot be used or is used twice, or a teacher is missing.
     """
 
@@ -53,6 +55,9 @@ def _copies(cfg: Union[dict, DistillMethod], teachers: list[str]) -> Iterator[Di
         cfg.teacher = _choose(cfg, cfg.teacher, teachers)
         yield cfg
         return
+    kind = MODELS.get(cfg['type']) if isinstance(cfg.get('type'), str) else cfg.get('type')
+    if kind is not None:  # otherwise the registry has a better message
+        check_arguments(kind, cfg)
     wanted = cfg.get('teacher', DEFAULT)
     several = isinstance(wanted, (list, tuple))
     for teacher in wanted if several else [wanted]:

@@ -1,46 +1,19 @@
 """MBRNet of ERA: the gap between student and teacher features, approximated in small steps."""
 
-import math
 from collections.abc import Sequence
 from typing import Optional, Union
 
 import torch
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.projection import pointwise
+from mmrkd.models.necks.residual_block import ACTIVATIONS, NORMS, ResidualBlock
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features
 
 WIRINGS = ('parallel', 'accumulate', 'cascade', 'mix')
-ACTIVATIONS = {'relu': nn.ReLU, 'mish': nn.Mish, 'prelu': nn.PReLU, 'gelu': nn.GELU, 'leaky_relu': nn.LeakyReLU}
-NORMS = ('BN', 'LN', 'GN', 'SyncBN')
-
-
-class ResidualBlock(BaseModule):
-    """``[Linear | Conv, norm, activation]`` of constant width, shared by all levels.
-
-    Args:
-        channels: Width C.
-        kernel_size: ``None`` for vectors ``(N, C)`` (Linear), an odd number for maps (convolution).
-        norm: One of ``NORMS``.
-        act: Key of ``ACTIVATIONS``, or ``None`` for no activation.
-        num_norms: 1, or the number of levels if each level has statistics of its own.
-    """
-
-    def __init__(
-        self, channels: int, kernel_size: Optional[int], norm: str, act: Optional[str], num_norms: int
-    ) -> None:
-        super().__init__()
-        self.layer = _layer(channels, kernel_size)
-        self.norms = nn.ModuleList(_norm(norm, channels, kernel_size) for _ in range(num_norms))
-        self.act = nn.Identity() if act is None else ACTIVATIONS[act]()
-
-    def forward(self, x: Tensor, level: int = 0) -> Tensor:
-        """Returns a tensor of the shape of ``x``."""
-        return self.act(self.norms[level if len(self.norms) > 1 else 0](self.layer(x)))
 
 
 @MODELS.register_module()
@@ -223,29 +196,6 @@ class MultiBranchResidualNeck(BaseModule):
         shape = (1, -1) + (1,) * (feat.dim() - 2)
         mixed = [self.beta[index, j].view(shape) * x for j, x in enumerate(outputs)]
         return sum(mixed, self.alpha[index].view(shape) * feat)
-
-
-def _layer(channels: int, kernel_size: Optional[int]) -> nn.Module:
-    if kernel_size is None:
-        return nn.Linear(channels, channels)
-    return nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
-
-
-class _ChannelsFirstLayerNorm(nn.GroupNorm):
-    """LayerNorm of a map: over channels and positions, with an affine factor for each channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, channels)
-
-
-def _norm(norm: str, channels: int, kernel_size: Optional[int]) -> nn.Module:
-    if norm == 'GN':
-        # Groups of 8 channels or more: with one channel a group it would be InstanceNorm and lose the magnitudes.
-        return nn.GroupNorm(math.gcd(math.gcd(32, max(1, channels // 8)), channels), channels)
-    if norm == 'LN':
-        return nn.LayerNorm(channels) if kernel_size is None else _ChannelsFirstLayerNorm(channels)
-    kind: dict[str, str] = {'BN': 'BN1d' if kernel_size is None else 'BN2d', 'SyncBN': 'SyncBN'}
-    return build_norm_layer(dict(type=kind[norm], momentum=0.01), channels)[1]
 
 
 def _one_width(side: str, channels: Union[int, Sequence[int]]) -> int:

@@ -348,3 +348,19 @@ def test_arguments_out_of_range(kwargs, message):
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         ERA(**arguments)
+
+
+@pytest.mark.parametrize('era', [{}, dict(standardize=True), dict(twi_on='last', wiring='mix')])
+def test_a_last_batch_of_one_image_is_trained_on(era, wide_classifier):
+    from mmengine.optim import OptimWrapper
+
+    distiller = build_distiller(tiny_classifier(), wide_classifier, [dict(type='mmrkd.ERA', **era)]).train()
+    optimizer = OptimWrapper(torch.optim.SGD(distiller.parameters(), lr=0.01))
+    distiller.train_step(classification_batch(4), optimizer)
+    before = {name: p.detach().clone() for name, p in distiller.named_parameters() if p.requires_grad}
+    logs = distiller.train_step(classification_batch(1, seed=1), optimizer)
+    assert all(torch.as_tensor(value).isfinite().all() for value in logs.values())
+    assert all(value.isfinite().all() for value in distiller.state_dict().values())
+    moved = [name for name, p in distiller.named_parameters() if name in before and not torch.equal(p, before[name])]
+    for part in ('student.backbone', 'branches.0.0.layer', 'branches.3.0.layer', 'branches.3.1.norms'):
+        assert any(part in name for name in moved), part

@@ -51,9 +51,9 @@ def build(teacher, student=None, double=True, fixed=True, **era):
 def fix_statistics(standardizer):
     generator = torch.Generator().manual_seed(4)
     for level in range(standardizer.num_levels):
-        mean, square = getattr(standardizer, f'mean{level}'), getattr(standardizer, f'square{level}')
+        mean, variance = getattr(standardizer, f'mean{level}'), getattr(standardizer, f'variance{level}')
         mean.normal_(generator=generator)
-        square.uniform_(0.5, 2, generator=generator).add_(mean**2)
+        variance.uniform_(0.5, 2, generator=generator)
     standardizer.updates.fill_(standardizer.max_updates)
 
 
@@ -82,8 +82,8 @@ class Reference:
         self.scale = [(torch.zeros(()), torch.ones(()))] * len(self.f_t)  # (mean, std) of each level
         if neck.standardizer is not None:
             for level in range(len(self.f_t)):
-                mean, square = self.weights[f'standardizer.mean{level}'], self.weights[f'standardizer.square{level}']
-                std = (square - mean**2) ** 0.5
+                mean = self.weights[f'standardizer.mean{level}']
+                std = self.weights[f'standardizer.variance{level}'] ** 0.5
                 self.scale[level] = (mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1))
 
     def targets(self):

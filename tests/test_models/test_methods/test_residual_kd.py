@@ -3,6 +3,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 
 from mmrkd.models import ResidualKD
 from mmrkd.testing import (
@@ -251,6 +252,36 @@ class TestPhases:
                 optimizer.zero_grad()
             moved = {name for name, value in self.digests(distiller).items() if value != before[name]}
             assert moved == {*self.LEARNING[phase], *(['lifts'] if phase == 'student' else [])}, phase
+
+    @pytest.mark.parametrize('before, after', [('student', 'assistant'), ('assistant', 'head')])
+    def test_gradients_that_accumulated_before_a_phase_do_not_move_what_it_freezes(self, teachers, before, after):
+        student, batch = STUDENTS['retinanet']
+        method = dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(1, 2))
+        distiller = build_distiller(student, teachers['retinanet'], [method], seed=1).train()
+        optimizer = OptimWrapper(torch.optim.SGD(distiller.parameters(), 0.1), accumulative_counts=2)
+        (method,) = [module for module in distiller.modules() if isinstance(module, ResidualKD)]
+        method.enter_phase(before)
+        distiller.train_step(deepcopy(batch), optimizer)  # half a step: the gradients wait
+        waiting = {name for name, p in distiller.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        weights = {name: p.detach().clone() for name, p in distiller.named_parameters()}
+        method.enter_phase(after)
+        method.hold_frozen()
+        frozen = {name for name, p in distiller.named_parameters() if not p.requires_grad and '.projection.' not in name}
+        assert waiting & frozen
+        distiller.train_step(deepcopy(batch), optimizer)
+        moved = {name for name, p in distiller.named_parameters() if not torch.equal(p, weights[name])}
+        assert moved and not moved & frozen
+
+    def test_nor_the_projection(self, teachers):
+        student, batch = STUDENTS['retinanet']
+        method = dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(1, 2))
+        distiller = build_distiller(student, teachers['retinanet'], [method], seed=1).train()
+        (method,) = [module for module in distiller.modules() if isinstance(module, ResidualKD)]
+        method.enter_phase('student')
+        distiller.parse_losses(distiller.loss(*model_inputs(distiller, deepcopy(batch))))[0].backward()
+        assert any(p.grad is not None for p in method.projection.parameters())
+        method.enter_phase('assistant')
+        assert all(p.grad is None for p in method.projection.parameters())
 
     def test_terms_and_weights_of_each_phase(self, teachers):
         student, batch = STUDENTS['classifier']

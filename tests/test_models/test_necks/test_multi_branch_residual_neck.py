@@ -143,7 +143,7 @@ def test_forward_brings_standardised_estimates_back_to_the_scale_of_the_teacher(
     teacher = [3 * f + 7 for f in features(1, 2, C_T)]
     for level, feat in enumerate(teacher):
         getattr(neck.standardizer, f'mean{level}').copy_(feat.mean((0, 2, 3)))
-        getattr(neck.standardizer, f'square{level}').copy_((feat**2).mean((0, 2, 3)))
+        getattr(neck.standardizer, f'variance{level}').copy_(feat.var((0, 2, 3), unbiased=False))
     feats = features(1, 2)
     initial, increments = mbrnet(feats, neck.state_dict(), 1, [2], norm='GN', groups=2)
     for found, feat, estimate in zip(neck(feats), teacher, partial_sums(initial, increments)[-1]):
@@ -267,3 +267,38 @@ def test_equal_widths_may_be_given_for_each_level():
 def test_it_is_registered():
     neck = MODELS.build(dict(type='MultiBranchResidualNeck', in_channels=C_S, out_channels=C_T, num_branches=2))
     assert isinstance(neck, MultiBranchResidualNeck) and neck.num_branches == 2
+
+
+class TestABatchOfOne:
+    """mmengine's loader keeps the last batch of an epoch, however small it is."""
+
+    @pytest.mark.parametrize('kernel_size, shape', [(None, (1, C_S)), (1, (1, C_S, 1, 1))])
+    def test_it_is_normalised_by_the_running_statistics_and_leaves_them(self, kernel_size, shape):
+        neck = build(num_branches=2, kernel_size=kernel_size, norm='BN')  # stirred: no statistic is 0 or 1
+        norm = neck.branches[0][0].norms[0].train()
+        before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+        feat = torch.randn(shape, dtype=torch.double)
+        x = neck.branches[0][0].layer(feat).reshape(1, C_S)
+        scaled = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+        found = neck.branches[0][0](feat)
+        torch.testing.assert_close(found.reshape(1, C_S), scaled.clamp(min=0))
+        assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
+
+    def test_it_is_what_evaluation_gives_and_trains_every_parameter(self):
+        neck = build(num_branches=3)
+        feats = features(batch=1)
+        (expected,) = neck.eval()(feats)
+        (found,) = neck.train()(feats)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        found.square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in neck.parameters())
+        assert any(p.grad.abs().sum() > 0 for p in neck.branches[0][0].norms.parameters())
+
+    def test_two_images_are_normalised_by_their_own_statistics(self):
+        neck = build(num_branches=1).train()
+        norm, feats = neck.branches[0][0].norms[0], features(batch=2)
+        before = norm.running_mean.clone()
+        x = neck.branches[0][0].layer(feats[0])
+        expected = (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt() * norm.weight + norm.bias
+        torch.testing.assert_close(neck.branches[0][0](feats[0]), expected.clamp(min=0))
+        assert not torch.equal(norm.running_mean, before)
