@@ -1,5 +1,6 @@
 """The outputs of a detector's dense head, brought to the forms in which two heads are compared."""
 
+from functools import cached_property
 from typing import Any, Optional
 
 from torch import Tensor
@@ -83,7 +84,7 @@ class DenseOutputs(ModelAdapter):
             raise ValueError(f'the boxes of a {type(self.head).__name__} cannot be compared: {form}. Set w_box=0.')
         return form
 
-    @property
+    @cached_property
     def box_obstacle(self) -> Optional[str]:
         """Why the boxes cannot be compared, as found on a dry run."""
         if self.reading is None:

@@ -47,7 +47,15 @@ class TestReuseFeatures:
 
     @pytest.mark.parametrize(
         'other',
-        [INPUTS.clone(), INPUTS.flip(0), INPUTS[:1], INPUTS[1:], INPUTS.view(1, 2), INPUTS.double(), INPUTS.expand(2, 2)],
+        [
+            INPUTS.clone(),
+            INPUTS.flip(0),
+            INPUTS[:1],
+            INPUTS[1:],
+            INPUTS.view(1, 2),
+            INPUTS.double(),
+            INPUTS.expand(2, 2),
+        ],
         ids=['equal', 'flipped', 'head', 'tail', 'reshaped', 'double', 'expanded'],
     )
     def test_other_inputs_get_their_own(self, other):

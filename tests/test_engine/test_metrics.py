@@ -9,7 +9,9 @@ from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
 
 def run_cfg(save_best='missing', variants=None):
     checkpoint = {} if save_best == 'missing' else dict(save_best=save_best)
-    return Config(dict(default_hooks=dict(checkpoint=checkpoint), val_cfg=dict(variants=variants) if variants else None))
+    return Config(
+        dict(default_hooks=dict(checkpoint=checkpoint), val_cfg=dict(variants=variants) if variants else None)
+    )
 
 
 @pytest.fixture(scope='module')

@@ -159,9 +159,7 @@ def box_distribution_kl(
     return _weighted_mean(sides, confidence) * tau**2
 
 
-def box_l1(
-    student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, scales: Optional[Tensor] = None
-) -> Tensor:
+def box_l1(student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, scales: Optional[Tensor] = None) -> Tensor:
     r"""L1 distance of box regressions, weighted by the confidence of the target (our choice).
 
     .. math:: \frac{1}{\max(1, \sum_p c_p)} \sum_p \frac{c_p}{4} \lVert (b_s - \mathrm{sg}(b_t)) / s \rVert_1
