@@ -14,3 +14,8 @@ OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmrkd', locations=['mmrkd.engine.optim']
 )
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmrkd', locations=['mmrkd.engine.strategies'])
+ADAPTERS = Registry(
+    'adapter',
+    scope='mmrkd',
+    locations=[f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'whole_classification')],
+)

@@ -7,26 +7,30 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmrkd.adapters import build_adapter
 from mmrkd.checkpoint import load_checkpoint_file
-from mmrkd.engine.cost import measure_cost
+from mmrkd.engine.cost import Cost, measure_cost
+from mmrkd.engine.metrics import main_metric
 from mmrkd.engine.prepare import is_distillation
 from mmrkd.export import load_distiller
 from mmrkd.registry import MODELS
 from mmrkd.visualization import compare_detections, plot_curves, read_curve
 
-AP = 'coco/bbox_mAP'
-
 
 def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> str:
-    """Writes ``table.md``, ``curves.png`` and ``detections.png`` and returns the table.
+    """Writes ``table.md``, ``curves.png`` and, of detectors, ``detections.png``, and returns the table.
 
     Args:
         runs: Name -> config file and work dir of a finished run. Of a distillation, the student and, where its
-            validation had it, the integrated form become rows of their own.
+            validation had it, the integrated form become rows of their own. All are judged by one metric, see
+            :func:`mmrkd.engine.metrics.main_metric`.
         out: Folder to write to.
         num_images: Images in the picture of detections.
+
+    Raises:
+        ValueError: The runs are judged by different metrics.
     """
-    rows, curves, students = [], {}, {}
+    rows, curves, students, metrics = [], {}, {}, {}
     for name, (config, work_dir) in runs.items():
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -34,22 +38,29 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
         batch = next(iter(loader))
         for variant, model in _trained(cfg, work_dir).items():
             title = name if variant == 'student' else f'{name}, {variant}'
-            curves[title] = read_curve(work_dir, AP if variant == 'student' else f'{variant}/{AP}')
-            rows.append(_row(title, curves[title], measure_cost(model, batch)))
+            adapter = build_adapter(model)
+            metric = metrics[title] = main_metric(cfg, adapter)
+            curves[title] = read_curve(work_dir, metric if variant == 'student' else f'{variant}/{metric}')
+            rows.append(_row(title, curves[title], measure_cost(model, batch), adapter.metric_scale))
             if variant == 'student':
                 students[title] = model
-    table = '\n'.join(
-        [
-            '| model | AP, last epoch | AP, best epoch | params (M) | FLOPs (G) | ms/image |',
-            '|---|---|---|---|---|---|',
-            *rows,
-        ]
-    )
+    table = '\n'.join([*_header(metrics), *rows])
     with open(osp.join(out, 'table.md'), 'w') as file:
         file.write(table + '\n')
-    plot_curves(curves, osp.join(out, 'curves.png'))
-    compare_detections(students, loader.dataset, range(num_images), osp.join(out, 'detections.png'))
+    plot_curves(curves, osp.join(out, 'curves.png'), f'{metric} (val)')
+    if adapter.task == 'detection':
+        compare_detections(students, loader.dataset, range(num_images), osp.join(out, 'detections.png'))
     return table
+
+
+def _header(metrics: dict[str, str]) -> tuple[str, str]:
+    if len(set(metrics.values())) > 1:
+        raise ValueError(
+            f'runs that are compared are judged by one metric, found {metrics}: set save_best of their configs alike'
+        )
+    name = next(iter(metrics.values()), '')
+    header = f'| model | {name}, last epoch | {name}, best epoch | params (M) | FLOPs (G) | ms/image |'
+    return header, '|---|---|---|---|---|---|'
 
 
 def _trained(cfg: Config, work_dir: str) -> dict[str, torch.nn.Module]:
@@ -65,9 +76,9 @@ def _trained(cfg: Config, work_dir: str) -> dict[str, torch.nn.Module]:
     return {'student': model.eval()}
 
 
-def _row(title: str, curve: list, cost) -> str:
+def _row(title: str, curve: list, cost: Cost, scale: float) -> str:
     best = max(value for _, value in curve)
     return (
-        f'| {title} | {curve[-1][1] * 100:.1f} | {best * 100:.1f} | {cost.params / 1e6:.3f} '
+        f'| {title} | {curve[-1][1] * scale:.1f} | {best * scale:.1f} | {cost.params / 1e6:.3f} '
         f'| {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
     )

@@ -41,7 +41,7 @@ def main() -> None:
     if args.cost:
         from mmrkd.engine.cost import cost_table
 
-        print(cost_table(runner.model, runner.test_dataloader, cfg.test_cfg.get('variants', ['student']), metrics))
+        print(cost_table(cfg, runner.model, runner.test_dataloader, cfg.test_cfg.get('variants', ['student']), metrics))
 
 
 if __name__ == '__main__':

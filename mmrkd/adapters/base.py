@@ -2,68 +2,72 @@
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmrkd.adapters.assigned import TargetCapture, kept_targets
+from mmrkd.adapters.dry_runs import DryRuns
+from mmrkd.adapters.reuse import reuse_features
+from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
-from mmrkd.adapters.taps import tap_outputs
+from mmrkd.adapters.taps import Call, tap_outputs
 from mmrkd.structures import Features, Level
 
 
-@contextmanager
-def reuse_features(model: nn.Module, feats: Any) -> Iterator[None]:
-    """Makes ``model.extract_feat`` return features that are already there, inside one ``with`` block.
-
-    Every mmdet detector and mmpretrain classifier calls its own ``extract_feat`` in ``loss`` and ``predict``. Handing
-    the features over this way means one backbone pass a step for the student, and lets the teacher's head judge
-    estimated features, for any family, without copying a line of its forward code.
-    """
-
-    def extract_feat(*_args: Any, **_kwargs: Any) -> Any:
-        return feats
-
-    model.extract_feat = extract_feat  # an instance attribute hides the method of the class
-    try:
-        yield
-    finally:
-        del model.extract_feat
-
-
-class ModelAdapter(ABC):
+class ModelAdapter(DryRuns, ABC):
     """Uniform access to the features, head, losses and predictions of one model.
 
     ``feats`` always means what the model's ``extract_feat`` returned, in the model's own structure;
     :meth:`features` gives the distillable tensors in it and :meth:`replace` puts other tensors in their place.
+    ``outputs`` means what :attr:`head` returned while the model computed its own losses. What they stand for is
+    declared here, so that two heads are compared in one form: see :meth:`logits` and :meth:`boxes`.
 
     Args:
         model: The wrapped model. It is not owned and not changed.
 
     Attributes:
-        dry_sizes: Pixels of the blank square images of a dry run. The first that the model can run on is taken: some
-            have one input size of their own, others shrink a small image away.
-        detects: Whether the outputs are dense predictions with boxes.
+        serves: The classes of models that the adapter is for, see :func:`mmrkd.adapters.find_adapter`: a class, or
+            its full dotted name so that nothing need be imported.
+        refuses: Classes of models that it is not for, though they derive from one that it serves.
+        refuses_because: Why not.
+        task: ``'detection'``, ``'classification'``, ...
+        main_metric: Name of the metric that sums up the task, as evaluators of the library report it.
+        metric_scale: What turns that metric into percent.
+        default_tau: Temperature of the logits where none is given.
+        has_boxes: Whether boxes belong to the outputs.
     """
 
-    dry_sizes: tuple[int, ...] = (128, 320, 512)
-    detects: bool = False
+    serves: Union[type, str, Sequence[Union[type, str]]] = ()
+    refuses: Union[type, str, Sequence[Union[type, str]]] = ()
+    refuses_because: str = ''
+    task: str
+    main_metric: str
+    metric_scale: float = 1.0
+    default_tau: float = 1.0
+    has_boxes: bool = False
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self.model = model
-        self._dry_size: Optional[int] = None
-        self._dry_feats: Any = None
 
     def extract(self, inputs: Tensor) -> Any:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
         return self.model.extract_feat(inputs)
 
-    def tapped(self, names: Sequence[str]) -> AbstractContextManager[dict[str, Any]]:
+    def tapped(
+        self, names: Sequence[str], every: bool = False, inputs: bool = False
+    ) -> AbstractContextManager[dict[str, Any]]:
         """Records the outputs of modules of the model, by their name in it (``'backbone.layer4'``), inside a ``with``.
+
+        Args:
+            names: Names of modules.
+            every: All calls of each, see :func:`mmrkd.adapters.taps.tap_outputs`.
+            inputs: What they were given, too.
 
         Raises:
             KeyError: The model has no module of that name; the nearest names are suggested.
@@ -74,7 +78,7 @@ class ModelAdapter(ABC):
                 children = [child for child, _ in self.model.named_children()]
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
                 raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
-        return tap_outputs(**{name: modules[name] for name in names})
+        return tap_outputs({name: modules[name] for name in names}, every=every, inputs=inputs)
 
     def features(self, feats: Any) -> Features:
         """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
@@ -86,9 +90,7 @@ class ModelAdapter(ABC):
 
     def assemble(self, features: dict[int, Tensor]) -> Any:
         """Returns features, all of them, in the structure that the model's ``extract_feat`` gives."""
-        if self._dry_feats is None:
-            self.dry_run()
-        return self.replace(self._dry_feats, features)
+        return self.replace(self.dry_feats, features)
 
     @property
     @abstractmethod
@@ -103,13 +105,25 @@ class ModelAdapter(ABC):
         """As :meth:`head_outputs`, in the form that the model's own losses see: some heads have two forms."""
         return self.head_outputs(feats)
 
+    def logit_maps(self, outputs: Any) -> list[Tensor]:
+        """The same as :meth:`logits` on its grid: ``(N, A * K, H, W)`` for each level, ``(N, K, 1, 1)`` without one."""
+        raise NotImplementedError(f'{type(self).__name__} does not say how its logits lie on a grid')
+
     @abstractmethod
     def logits(self, outputs: Any) -> list[Tensor]:
-        """Classification logits in the head's outputs: one ``(P, K)`` tensor, K classes for each of P predictions."""
+        """Logits of the scores that the model predicts: one ``(P, K)`` tensor, K classes for each of P predictions.
+
+        Whatever the head returns is brought to this one form: probabilities, and scores that are the product of two
+        outputs.
+        """
 
     def boxes(self, outputs: Any) -> list[Tensor]:
-        """Box regressions in the head's outputs, ``(P, 4 * box_bins)`` beside each of :meth:`logits`; empty without."""
+        """Boxes in the head's outputs, ``(P, 4 * box_bins)`` beside each of :meth:`logits`; empty without."""
         return []
+
+    def box_scales(self, outputs: Any) -> list[Optional[Tensor]]:
+        """What a difference of :meth:`boxes` is divided by, ``(P, 4)``: the size of the box; ``None`` for 1."""
+        return [None for _ in self.boxes(outputs)]
 
     @property
     def box_bins(self) -> int:
@@ -117,13 +131,23 @@ class ModelAdapter(ABC):
         return 1
 
     @property
+    def box_obstacle(self) -> Optional[str]:
+        """Why the boxes cannot be compared; ``None`` if they can, or if there are none."""
+        return None
+
+    @property
     @abstractmethod
     def sigmoid(self) -> bool:
         """Whether the logits are independent (sigmoid) and not exclusive (softmax)."""
 
+    @property
+    def background(self) -> bool:
+        """Whether the last of the exclusive classes is the background, to which almost all predictions belong."""
+        return False
+
     @abstractmethod
     def layout(self, feats: Any) -> dict[str, Any]:
-        """Describes the head's outputs. Logits of two models can be compared if their layouts are equal."""
+        """Describes the head's outputs. Outputs of two models can be compared if their layouts are equal."""
 
     @property
     @abstractmethod
@@ -144,79 +168,57 @@ class ModelAdapter(ABC):
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""
 
-    def task_loss(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
+    def targets(self, samples: Samples) -> Any:
+        """Returns the ground truth in ``samples``: labels ``(N,)`` of images, or a list of instances."""
+        raise NotImplementedError(f'{type(self).__name__} does not say where the ground truth lies in a sample')
+
+    def task_loss(
+        self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
+    ) -> tuple[dict[str, Any], Any]:
         """Computes the model's own losses on given features.
 
         Args:
             feats: Features of the model, or estimates in the same structure.
-            inputs: Images ``(N, 3, H, W)``; only handed on.
+            inputs: Images ``(N, 3, H, W)`` that they belong to.
             samples: Data samples with ground truth.
+            capture: Receives the targets that the head assigned to its predictions on the way. Defaults to None.
 
         Returns:
             The loss dictionary and the outputs of :attr:`head` seen on the way (``None`` if it was not called).
         """
         taps = {} if self.head is None else {'head': self.head}  # Fast R-CNN has neither bbox_head nor rpn_head
-        with reuse_features(self.model, feats), tap_outputs(**taps) as outputs:
-            losses = self.model.loss(inputs, [_copied(sample) for sample in samples])
-        return losses, outputs.get('head')
+        with ExitStack() as stack:
+            stack.enter_context(reuse_features(self.model, inputs, feats))
+            calls = stack.enter_context(tap_outputs(taps, inputs=True))
+            kept: list[Any] = []
+            if capture is not None and hasattr(self.head, 'get_targets'):
+                kept = stack.enter_context(kept_targets(self.head))
+            losses = self.model.loss(inputs, copied(self.samples_for(inputs, samples)))
+        outputs = self.plain_outputs(calls['head'], feats) if 'head' in calls else None
+        if kept:
+            capture.assigned = self.assigned(kept[-1], outputs)
+        return losses, outputs
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Sequence) -> tuple[dict[str, Any], Any]:
+    def plain_outputs(self, call: Call, feats: Any) -> Any:
+        """Returns the outputs of :attr:`head` without what it added because it was told the labels."""
+        return call.output
+
+    def samples_for(self, inputs: Tensor, samples: Samples) -> Samples:
+        """Returns samples that say of ``inputs`` what they say of the student's: where these are padded further."""
+        return samples
+
+    def assigned(self, returned: Any, outputs: Any) -> Any:
+        """Reads what the head's ``get_targets`` returned, see :func:`mmrkd.adapters.assigned.read_targets`."""
+        return None
+
+    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`, but leaves out what the batch has no ground truth for. For teachers."""
         return self.task_loss(feats, inputs, samples)
 
-    def predict(self, feats: Any, inputs: Tensor, samples: Sequence) -> Sequence:
+    def predict(self, feats: Any, inputs: Tensor, samples: Samples) -> Sequence:
         """Predicts from given features, with the model's own post-processing."""
-        with reuse_features(self.model, feats):
-            return self.model.predict(inputs, samples)
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Puts the model into evaluation mode without gradients, and each module back into the mode it had."""
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
-
-    def dry_run(self) -> tuple[Any, dict[str, Any]]:
-        """Returns the features of two blank images and the :meth:`layout` of the head on them. Changes no buffer.
-
-        Raises:
-            ValueError: The model runs on none of :attr:`dry_sizes`.
-        """
-        errors = {}
-        with self.evaluating():
-            for size in self.dry_sizes:
-                try:
-                    feats = self.extract(self._blank(size, 2))  # of one, LeNet drops the batch dimension
-                    layout = self.layout(feats)
-                except (AssertionError, RuntimeError, ValueError) as error:
-                    errors[size] = error
-                else:
-                    self._dry_size, self._dry_feats = size, feats
-                    return feats, layout
-        raise ValueError(f'{type(self.model).__name__} runs on blank images of none of these sizes: {errors}')
-
-    @property
-    def dry_size(self) -> int:
-        """The one of :attr:`dry_sizes` that the model runs on."""
-        if self._dry_size is None:
-            self.dry_run()
-        return self._dry_size
-
-    def trial_image(self) -> Tensor:
-        """Returns one blank image ``(1, 3, H, W)`` of a size that the model can take."""
-        return self._blank(self.dry_size)
-
-    def dry_run_taps(self, names: Sequence[str]) -> dict[str, Any]:
-        """Returns what modules of the model give for one blank image. Changes no buffer."""
-        image = self.trial_image()
-        with self.evaluating(), self.tapped(names) as taps:
-            self.extract(image)
-        return taps
+        with reuse_features(self.model, inputs, feats):
+            return self.model.predict(inputs, self.samples_for(inputs, samples))
 
     def pixels_per_cell(self, feature: Tensor) -> Optional[Fraction]:
         """The exact stride of a map that a dry run gave; ``None`` for a vector."""
@@ -229,21 +231,6 @@ class ModelAdapter(ABC):
             ValueError: A feature is neither a map nor a vector.
         """
         return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
-
-    def _blank(self, size: int, count: int = 1) -> Tensor:
-        mean = getattr(self.model.data_preprocessor, 'mean', None)
-        return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), size, size)
-
-
-def _copied(sample: Any) -> Any:
-    """A sample that a loss may write into (RTMDet exchanges its masks): tensors are shared, containers are not."""
-    if not isinstance(sample, BaseDataElement):
-        return sample
-    copied = sample.clone()
-    for name, value in sample.items():
-        if isinstance(value, BaseDataElement):
-            copied.set_field(value.clone(), name)
-    return copied
 
 
 def _level(feature: Tensor, size: int) -> Level:

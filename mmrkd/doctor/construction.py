@@ -18,6 +18,7 @@ from mmrkd.engine.compose import find_method
 from mmrkd.models import Distiller
 from mmrkd.models.inheritance import check_parts
 from mmrkd.models.methods.arguments import check_arguments
+from mmrkd.models.methods.method_dict import OWN_KEYS
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS
 
@@ -73,7 +74,10 @@ def _check_teacher(role: str, cfg: dict) -> None:
 def _teachers(model: ConfigDict) -> dict[str, Any]:
     """Returns the configs of the teachers by name: ``teacher`` is the short form of one."""
     named = model.get('teachers')
-    return dict(named) if isinstance(named, dict) else dict(default=model.teacher) if model.get('teacher') else {}
+    return {
+        **(dict(default=model.teacher) if model.get('teacher') else {}),
+        **(named if isinstance(named, dict) else {}),
+    }
 
 
 def _check_scopes(model: ConfigDict) -> None:
@@ -111,7 +115,7 @@ def _examine_parts(model: ConfigDict, report: Report) -> None:
             kinds = type(student.model).__name__, type(teacher.model).__name__
             report.fault('kind-mismatch', f'the student is a {kinds[0]}, the {role_of(name)} a {kinds[1]}')
             return
-    _examine_wiring(model, built, [method for method in methods if method is not None], student, report)
+    _examine_wiring(model, built, [cfg for cfg, method in zip(given, methods) if method is not None], student, report)
 
 
 def _build_student(model: ConfigDict, report: Report) -> Optional[ModelAdapter]:
@@ -195,14 +199,14 @@ def _build_method(cfg: Any, report: Report) -> Optional[nn.Module]:
             raise ValueError(f'there is no method {name!r}: write mmrkd.{find_method(name)}')
         with report.expecting('method-argument'):
             check_arguments(MODELS.get(name), cfg)
-            return MODELS.build(cfg)
+            return MODELS.build({key: value for key, value in cfg.items() if key not in OWN_KEYS})
     return None
 
 
 def _examine_wiring(
     model: ConfigDict,
     teachers: dict[str, FrozenTeacher],
-    methods: Sequence[nn.Module],
+    methods: Sequence[dict],
     student: ModelAdapter,
     report: Report,
 ) -> None:
@@ -210,8 +214,7 @@ def _examine_wiring(
 
     def wire(parts: list) -> None:
         own = {key: model[key] for key in ('data_preprocessor', 'resize') if key in model}
-        named = teachers.get('default') if set(teachers) <= {'default'} else None
-        Distiller(model.student, named, parts, **own, **({} if named or not teachers else dict(teachers=teachers)))
+        Distiller(model.student, methods=parts, teachers=teachers, **own)
 
     faults = len(report.faults)
     with report.expecting('build-failed', NoCommonStride='no-common-stride'):

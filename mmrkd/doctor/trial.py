@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
+from mmrkd.engine.metrics import found_metric
 from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
 
-HEADLINES = ('bbox_mAP', 'segm_mAP', 'mAP', 'top1', 'PQ', 'AP')
 LOWEST_AP = 0.01
 
 
@@ -120,7 +120,7 @@ def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: O
     if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
         return
     with report.expecting('evaluation-failed'), tempfile.TemporaryDirectory() as folder:
-        indices = spread(len(dataset), images or (64 if distiller.match.vectors else 16))
+        indices = spread(len(dataset), images or (64 if distiller.adapter.task == 'classification' else 16))
         metrics, restricted = restricted_evaluator(cfg.val_evaluator, dataset, indices, folder)
         evaluator = Evaluator(metrics)
         evaluator.dataset_meta = dataset.metainfo
@@ -131,7 +131,8 @@ def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: O
         scores = evaluator.evaluate(len(indices))
         if not scores:  # what mmdet's COCO metric gives for no detections at all
             return report.fault('teacher-untrained', f'it finds nothing on {len(indices)} images')
-        name, value = _headline(scores)
+        name = found_metric(cfg, distiller.teacher.adapter, scores)
+        value = float(scores[name])
         report.say(f'the teacher on {len(indices)} validation images: {name} {value:.4g}')
         lowest = lowest_metric(name, distiller.teacher.adapter.num_classes, len(indices)) if restricted else None
         if value < 0:
@@ -150,12 +151,6 @@ def lowest_metric(name: str, classes: Optional[int], images: int) -> Optional[fl
     if name.endswith('top1') and classes:
         return 100 * (1 / classes + 2 * math.sqrt((1 - 1 / classes) / classes / images))
     return LOWEST_AP if name.endswith(('mAP', 'AP')) else None
-
-
-def _headline(metrics: dict[str, float]) -> tuple[str, float]:
-    names = [name for end in HEADLINES for name in metrics if name.endswith(end)]
-    name = [*names, *metrics][0]
-    return name, float(metrics[name])
 
 
 def _scalar(value: Any) -> Tensor:

@@ -8,12 +8,13 @@ from functools import partial
 
 import torch
 from mmengine.analysis import FlopAnalyzer
+from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmrkd.adapters import build_adapter
+from mmrkd.engine.metrics import main_metric
 from mmrkd.models import Distiller
-
-AP, TOP1 = 'coco/bbox_mAP', 'accuracy/top1'
 
 
 @dataclass
@@ -54,10 +55,11 @@ def measure_cost(model: nn.Module, batch: dict, repeats: int = 5) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), int(flops), min(seconds[1:]))
 
 
-def cost_table(model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
+def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str], metrics: dict[str, float]) -> str:
     """Returns a Markdown table: for each variant its main metric, parameters, FLOPs and latency.
 
     Args:
+        cfg: Config of the run, which may name the metric that sums it up.
         model: A plain model or a distiller; a parallel wrapper around it does not matter.
         dataloader: Its first batch is what is timed.
         variants: Of the distiller; a plain model has only itself, ``student``.
@@ -65,11 +67,11 @@ def cost_table(model: nn.Module, dataloader, variants: Sequence[str], metrics: d
     """
     model = model.module if is_model_wrapper(model) else model
     batch = next(iter(dataloader))
-    names = [name for name in metrics if name.endswith((AP, TOP1))]
+    metric = main_metric(cfg, model.adapter if isinstance(model, Distiller) else build_adapter(model))
     rows = ['| variant | metric | params (M) | FLOPs (G) | latency (ms) |', '|---|---|---|---|---|']
     for name in variants:
-        prefix = '' if name == 'student' else f'{name}/'
-        score = next((f'{metrics[n]:.4g}' for n in names if n in (f'{prefix}{AP}', f'{prefix}{TOP1}')), '-')
+        reported = metric if name == 'student' else f'{name}/{metric}'
+        score = f'{metrics[reported]:.4g}' if reported in metrics else '-'
         variant = model.variants[name] if isinstance(model, Distiller) else None
         if variant is not None and variant.parts:  # several models side by side: it costs what they cost
             rows.append(f'| {name} | {score} | {" + ".join(variant.parts)} | | |')

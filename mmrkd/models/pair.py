@@ -44,8 +44,14 @@ class Pair:
         """Matches levels on a dry run and compares the heads.
 
         Raises:
-            ValueError: The models have no level in common, or the teacher cannot see the student's images.
+            ValueError: The tasks differ, the models have no level in common, or the teacher cannot see the images.
         """
+        if student.task != teacher.adapter.task:
+            kinds = type(student.model).__name__, type(teacher.model).__name__
+            raise ValueError(
+                f'the tasks differ: the student is a {kinds[0]} ({student.task}), the teacher a {kinds[1]} '
+                f'({teacher.adapter.task}). Take a teacher of the same task.'
+            )
         (own, own_layout), (others, others_layout) = student.dry_run(), teacher.adapter.dry_run()
         match = match_levels(student.levels(own), teacher.adapter.levels(others), resize)
         if teacher.input_size is not None and not match.vectors:

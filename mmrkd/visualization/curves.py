@@ -12,7 +12,7 @@ def read_curve(work_dir: str, metric: str = 'coco/bbox_mAP') -> Curve:
 
     Args:
         work_dir: Folder of one run. The log of a resumed run continues that of the one before.
-        metric: Name of a validation metric.
+        metric: Name of a validation metric, as of :func:`mmrkd.engine.metrics.main_metric`. Defaults to a detector's.
 
     Returns:
         ``(epoch, value)`` in order; a later log replaces the same epoch of an earlier one.
@@ -31,7 +31,7 @@ def read_curve(work_dir: str, metric: str = 'coco/bbox_mAP') -> Curve:
     return sorted(values.items())
 
 
-def plot_curves(curves: dict[str, Curve], path: str, ylabel: str = 'AP (val)') -> None:
+def plot_curves(curves: dict[str, Curve], path: str, ylabel: str = 'metric (val)') -> None:
     """Draws one line for each run into a PNG.
 
     Args:

@@ -4,7 +4,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mmrkd.adapters import build_adapter
-from mmrkd.adapters.base import _stride, reuse_features
+from mmrkd.adapters.base import _stride
 from mmrkd.adapters.classification import ClassificationAdapter
 from mmrkd.adapters.detection import DetectionAdapter
 from mmrkd.structures import Level
@@ -16,48 +16,6 @@ from mmrkd.testing import (
     tiny_faster_rcnn,
     tiny_retinanet,
 )
-
-
-class Model(nn.Module):
-    def extract_feat(self, inputs):
-        return inputs + 1
-
-    def loss(self, inputs):
-        return self.extract_feat(inputs).sum()
-
-
-class TestReuseFeatures:
-    def test_features_that_are_there_are_handed_out_whatever_the_arguments(self):
-        model, feats = Model(), object()
-        with reuse_features(model, feats):
-            assert model.extract_feat() is feats
-            assert model.extract_feat(torch.ones(1), batch_data_samples=None) is feats
-
-    def test_the_model_uses_them(self):
-        model = Model()
-        with reuse_features(model, torch.tensor([5.0])):
-            assert model.loss(torch.tensor([1.0])) == 5
-        assert model.loss(torch.tensor([1.0])) == 2
-
-    def test_no_attribute_stays(self):
-        model = Model()
-        before = dict(vars(model))
-        with reuse_features(model, None):
-            assert 'extract_feat' in vars(model)
-        assert vars(model) == before
-        assert model.extract_feat.__func__ is Model.extract_feat
-
-    def test_no_attribute_stays_after_an_error(self):
-        model = Model()
-        with pytest.raises(AttributeError, match='NoneType'):
-            with reuse_features(model, None):
-                model.loss(torch.ones(1))
-        assert 'extract_feat' not in vars(model)
-
-    def test_other_models_of_the_class_are_not_touched(self):
-        model, other = Model(), Model()
-        with reuse_features(model, None):
-            assert other.extract_feat(torch.tensor(1.0)) == 2
 
 
 class TestBuildAdapter:

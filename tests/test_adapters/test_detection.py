@@ -191,14 +191,14 @@ class TestMaskHead:
 class Counting(nn.Module):
     """A head that has a norm, dropout and a loss which counts, and that computes its loss in training alone."""
 
-    def __init__(self):
+    def __init__(self, seen=None):
         super().__init__()
         self.norm, self.dropout = nn.BatchNorm2d(2), nn.Dropout(0.5)
         self.register_buffer('count', torch.zeros(2))
-        self.seen = []
+        self.report = (seen if seen is not None else []).append
 
     def loss(self, feats, samples):
-        self.seen.append((self.training, self.norm.training, self.dropout.training))
+        self.report((self.training, self.norm.training, self.dropout.training))
         self.count += 1
         return {'loss': self.dropout(self.norm(feats[0])).mean()}
 
@@ -224,9 +224,10 @@ class TestJudge:
         return adapter.judge(adapter.extract(inputs), inputs, samples)[0]
 
     def test_heads_are_as_in_training_but_layers_are_not(self):
-        model = Detector(bbox_head=Counting())
+        seen = []
+        model = Detector(bbox_head=Counting(seen))
         self.judge(model)
-        assert model.bbox_head.seen == [(True, False, False)]
+        assert seen == [(True, False, False)]
         assert not any(module.training for module in model.modules())
 
     def test_nothing_moves(self):
@@ -413,3 +414,93 @@ class TestBlend:
     def test_a_two_stage_detector_says_that_it_cannot(self):
         assert 'one-stage' in adapter_of(tiny_faster_rcnn()).blend_obstacle
         assert adapter_of(tiny_retinanet()).blend_obstacle is None
+
+
+class TestBatchAsOneDictionary:
+    """mmyolo hands over one dictionary of tensors, and no list of samples."""
+
+    def samples(self):
+        rows = torch.tensor([[0.0, 1, 2, 3, 20, 30], [1.0, 3, 5, 5, 40, 40]])
+        return dict(bboxes_labels=rows, img_metas=[dict(batch_input_shape=(64, 64))] * 2)
+
+    def adapter(self, **heads):
+        return DetectionAdapter(Detector(bbox_head=Counting(), **heads))
+
+    def test_a_loss_gets_the_dictionary(self):
+        adapter, samples, seen = self.adapter(), self.samples(), []
+        adapter.model.bbox_head.loss = lambda feats, given: seen.append(given) or {'loss': feats[0].sum()}
+        inputs = torch.rand(2, 3, 4, 4)
+        feats = adapter.extract(inputs)
+        for compute in (adapter.task_loss, adapter.judge):
+            compute(feats, inputs, samples)
+        assert all(given is not samples and given['bboxes_labels'] is samples['bboxes_labels'] for given in seen)
+        assert len(seen) == 2 and all(given['img_metas'] == samples['img_metas'] for given in seen)
+
+    def test_ground_truth_that_is_missing_is_named(self):
+        mask_head = nn.Sequential(nn.Conv2d(1, 1, 1))
+        mask_head.loss_mask = True
+        adapter = self.adapter(mask_head=mask_head)
+        inputs = torch.rand(2, 3, 4, 4)
+        with pytest.raises(ValueError, match=r"needs \['gt_instances.masks'\]"):
+            adapter.judge(adapter.extract(inputs), inputs, self.samples())
+        adapter.judge(adapter.extract(inputs), inputs, dict(self.samples(), masks=torch.zeros(2, 4, 4)))
+
+
+class TestInputsThatArePaddedFurther:
+    """A teacher with a larger divisor sees more padding than the samples, which are the student's, know of."""
+
+    def test_a_detr_sees_the_shape_of_its_own_inputs(self):
+        adapter = adapter_of(tiny_detr(), train=False)
+        inputs, samples = model_inputs(adapter.model, detection_batch(), training=False)
+        wider = torch.nn.functional.pad(inputs, (0, 64, 0, 32))
+        expected = [sample.clone() for sample in samples]
+        for sample in expected:
+            sample.set_metainfo(dict(batch_input_shape=(128, 160)))
+        with torch.no_grad():
+            feats = adapter.extract(wider)
+            found = adapter.predict(feats, wider, samples)
+            expected = adapter.model.predict(wider, expected)
+        for a, b in zip(found, expected):
+            assert torch.equal(a.pred_instances.scores, b.pred_instances.scores)
+        assert all(tuple(sample.batch_input_shape) == (96, 96) for sample in samples)
+        losses, _ = adapter.judge(feats, wider, samples)
+        assert all(torch.isfinite(value).all() for value in losses.values())
+        assert all(tuple(sample.batch_input_shape) == (96, 96) for sample in samples)
+
+    def test_where_the_shape_is_that_of_the_inputs_samples_are_passed_on(self):
+        adapter = adapter_of(tiny_retinanet())
+        inputs, samples = model_inputs(adapter.model, detection_batch())
+        assert adapter.samples_for(inputs, samples) is samples
+        assert adapter.samples_for(torch.zeros(2, 3, 128, 96), samples)[0].batch_input_shape == (128, 96)
+
+
+class TestGrid:
+    def test_logits_keep_their_grid(self):
+        adapter = adapter_of(tiny_retinanet())
+        outputs = adapter.head_outputs(adapter.extract(torch.rand(2, 3, 64, 64)))
+        maps = adapter.logit_maps(outputs)
+        assert [tuple(level.shape) for level in maps] == [(2, 3 * NUM_CLASSES, s, s) for s in (8, 4, 2)]
+        assert all(a is b for a, b in zip(maps, outputs[0])), 'logits that are plain stay what they are'
+
+    def test_of_a_head_without_one_an_error_says_so(self):
+        adapter = adapter_of(tiny_detr())
+        with pytest.raises(ValueError, match=r'none \(DETRHead\): its outputs cannot be compared'):
+            adapter.logits(None)
+        assert adapter.box_obstacle is None
+
+
+def test_scores_that_are_probabilities_are_blended_as_logits():
+    from mmrkd.support.trial import lighten, load_stock_config, small_variant
+
+    cfg = small_variant(lighten(load_stock_config('mmdet::tood/tood_r50_fpn_1x_coco.py')))
+    adapter = adapter_of(cfg, train=False)
+    inputs, samples = model_inputs(adapter.model, detection_batch(size=128), training=False)
+    mixed = []
+    adapter.model.bbox_head.predict_by_feat = lambda scores, *_, **__: mixed.extend(scores) or [InstanceData()] * 2
+    with torch.no_grad():
+        own = adapter.head_outputs(adapter.extract(inputs))
+        half = torch.full_like(own[0][0], 0.5)
+        other = ([half, *own[0][1:]], own[1])
+        adapter.blend(own, other, 0.25, samples)
+    assert torch.allclose(mixed[0], (0.75 * own[0][0].logit()).sigmoid(), atol=1e-4)
+    assert torch.allclose(mixed[1], own[0][1], atol=1e-4)

@@ -1,4 +1,5 @@
 import torch
+from mmengine.config import Config
 
 from mmrkd.engine.cost import cost_table, measure_cost
 from mmrkd.testing import build_distiller, build_model, detection_batch, save_random_teacher, tiny_retinanet
@@ -41,7 +42,9 @@ def test_table_has_a_row_for_each_variant(tmp_path):
         'teacher/coco/bbox_mAP': 0.75,
         'blend/coco/bbox_mAP': 0.6,
     }
-    table = cost_table(distiller, [detection_batch(1)], ['student', 'integrated', 'teacher', 'blend'], metrics)
+    table = cost_table(
+        Config(), distiller, [detection_batch(1)], ['student', 'integrated', 'teacher', 'blend'], metrics
+    )
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
     assert [row[:2] for row in rows] == [
         ['student', '0.25'],

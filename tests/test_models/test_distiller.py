@@ -513,7 +513,10 @@ model = dict(
         assert distiller.data_preprocessor.mean.flatten().tolist() == [1.0, 2.0, 3.0]
 
     def test_student_and_teacher_that_do_not_fit_are_found_while_building(self, tmp_path, teacher):
-        with pytest.raises(ValueError, match='no feature level with the same stride'):
+        with pytest.raises(
+            ValueError,
+            match='the tasks differ: the student is a ImageClassifier .classification., the teacher a RetinaNet',
+        ):
             build_distiller(tiny_classifier(), teacher, [])
         other = tiny_retinanet(12, 24)
         other['bbox_head']['num_classes'] = NUM_CLASSES + 1

@@ -261,7 +261,7 @@ class TestPlugIn:
         assert len(list(distiller.bbox_head.parameters())) > 0
         names = [name for name, _ in distiller.named_parameters()]
         assert len(names) == len(set(names)) and not any(name.startswith('bbox_head') for name in names)
-        with pytest.raises(AttributeError, match="'Distiller' object has no attribute 'no_such_part'"):
+        with pytest.raises(AttributeError, match="'RetinaNet' object has no attribute 'no_such_part'"):
             _ = distiller.no_such_part
 
     def test_one_config_can_be_built_twice(self, tmp_path):

@@ -2,7 +2,7 @@
 
 from mmrkd.models.heads.copy_variant import CopyVariant
 from mmrkd.models.heads.knowledge_bridge import KnowledgeBridge
-from mmrkd.models.heads.output_mimicry import OutputMimicry
+from mmrkd.models.heads.output_mimicry import OutputMimicry, logit_divergence
 from mmrkd.models.heads.peer import Peer, fit_grid
 from mmrkd.models.heads.teacher_head import TeacherHead, sum_losses
 from mmrkd.models.heads.teacher_statistics import TeacherStatistics
@@ -15,5 +15,6 @@ __all__ = [
     'TeacherHead',
     'TeacherStatistics',
     'fit_grid',
+    'logit_divergence',
     'sum_losses',
 ]

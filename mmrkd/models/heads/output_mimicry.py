@@ -6,15 +6,35 @@ import torch
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.models.losses import box_distribution_kl, box_l1, kl_divergence, sigmoid_kl
+from mmrkd.models.losses import background_kl, box_distribution_kl, box_l1, kl_divergence, sigmoid_kl
+
+
+def logit_divergence(adapter: ModelAdapter, outputs: Any, targets: Any, tau: float) -> Tensor:
+    """Divergence of the scores of two heads that line up, whatever form their outputs have.
+
+    Args:
+        adapter: Adapter of a model whose head gives such outputs.
+        outputs: Outputs of the head that learns. Gradients flow.
+        targets: Outputs of the head that it learns from. Detached.
+        tau: Temperature.
+
+    Returns:
+        A scalar >= 0. Independent scores: Bernoulli KL; exclusive ones: softmax KL. Where almost all predictions are
+        background, both are sums over predictions, divided by the number of objects that the target sees.
+    """
+    logits, target_logits = (torch.cat(adapter.logits(o)) for o in (outputs, targets))
+    if adapter.sigmoid:
+        return sigmoid_kl(logits, target_logits, tau)
+    return (background_kl if adapter.background else kl_divergence)(logits, target_logits, tau)
 
 
 class OutputMimicry:
     """Compares the outputs of two heads that line up, one by one.
 
-    Classification logits: softmax KL (arXiv 1503.02531), or Bernoulli KL where scores are independent. Boxes of a
-    detector's dense head: KL of the distributions of GFL-type heads (arXiv 2102.12252), otherwise the L1 distance of
-    the raw regressions, both weighted by the target's confidence (ours). A two-stage detector is compared on its RPN.
+    Classification logits: softmax KL (arXiv 1503.02531), or Bernoulli KL where scores are independent, see
+    :func:`logit_divergence`. Boxes of a detector's dense head: KL of the distributions of GFL-type heads (arXiv
+    2102.12252), otherwise the L1 distance in units of the box (:mod:`mmrkd.adapters.box_forms`), both weighted by the
+    target's confidence (ours). A two-stage detector is compared on its RPN.
 
     Gradient contract: the target is detached.
 
@@ -26,7 +46,7 @@ class OutputMimicry:
         tau_box: Temperature of box distributions. Defaults to 10, as in the paper.
 
     Raises:
-        ValueError: A temperature is not positive.
+        ValueError: A temperature is not positive, or boxes have a weight and the head regresses none.
     """
 
     def __init__(
@@ -34,6 +54,8 @@ class OutputMimicry:
     ) -> None:
         if (tau is not None and tau <= 0) or tau_box <= 0:
             raise ValueError(f'tau and tau_box must be > 0, found {tau} and {tau_box}')
+        if w_box and adapter.has_boxes and adapter.box_obstacle is not None:
+            raise ValueError(adapter.box_obstacle)
         self.adapter = adapter
         self.tau, self.w_box, self.tau_box = tau, w_box, tau_box
 
@@ -48,20 +70,19 @@ class OutputMimicry:
         """
         if not weight:
             return {}
-        logits, target_logits = (torch.cat(self.adapter.logits(o)) for o in (outputs, targets))
-        tau = self.tau or (1.0 if self.adapter.detects else 4.0)
-        divergence = sigmoid_kl if self.adapter.sigmoid else kl_divergence
-        losses = {name: weight * divergence(logits, target_logits, tau)}
-        if self.adapter.detects and self.w_box:
-            boxes, target_boxes = self.adapter.boxes(outputs), self.adapter.boxes(targets)
-            distance = self._box(torch.cat(boxes), torch.cat(target_boxes), self._confidence(target_logits))
-            losses[f'{name}_box'] = weight * self.w_box * distance
+        tau = self.tau or self.adapter.default_tau
+        losses = {name: weight * logit_divergence(self.adapter, outputs, targets, tau)}
+        if self.adapter.has_boxes and self.w_box:
+            losses[f'{name}_box'] = weight * self.w_box * self._box(outputs, targets)
         return losses
 
-    def _box(self, boxes: Tensor, targets: Tensor, confidence: Tensor) -> Tensor:
+    def _box(self, outputs: Any, targets: Any) -> Tensor:
+        boxes, target_boxes = (torch.cat(self.adapter.boxes(o)) for o in (outputs, targets))
+        confidence = self._confidence(torch.cat(self.adapter.logits(targets)))
         if self.adapter.box_bins > 1:
-            return box_distribution_kl(boxes, targets, confidence, self.adapter.box_bins, self.tau_box)
-        return box_l1(boxes, targets, confidence)
+            return box_distribution_kl(boxes, target_boxes, confidence, self.adapter.box_bins, self.tau_box)
+        scales = self.adapter.box_scales(targets)
+        return box_l1(boxes, target_boxes, confidence, None if scales[0] is None else torch.cat(scales))
 
     def _confidence(self, logits: Tensor) -> Tensor:
         """The highest score of an object; the last class of a softmax head is the background."""

@@ -2,6 +2,7 @@
 
 from mmrkd.models.losses.functional import (
     attention_distance,
+    background_kl,
     box_distribution_kl,
     box_l1,
     cosine_distance,
@@ -24,6 +25,7 @@ __all__ = [
     'KLDivergenceLoss',
     'SigmoidKLLoss',
     'attention_distance',
+    'background_kl',
     'box_distribution_kl',
     'box_l1',
     'cosine_distance',

@@ -1,6 +1,7 @@
 """Pure loss functions. All compute in float32 where their inputs are less precise."""
 
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +106,29 @@ def sigmoid_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0)
     return divergence.sum() * tau**2 / p.max(dim=1).values.sum().clamp(min=1.0)
 
 
+def background_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
+    r"""Softmax KL divergence of dense predictions whose last class is the background (SSD, YOLACT).
+
+    .. math::
+        \frac{\tau^2}{\max(1, \sum_p \max_{k < K} \mathrm{softmax}(z_t/\tau)_{pk})}
+        \sum_p \mathrm{KL}(\mathrm{softmax}(z_t/\tau) \,\|\, \mathrm{softmax}(z_s/\tau))
+
+    A mean over P would vanish here as it would in :func:`sigmoid_kl`, so the sum is divided by the same soft count of
+    objects (ours).
+
+    Args:
+        student_logits: ``(P, K + 1)``. Gradients flow.
+        teacher_logits: ``(P, K + 1)``. Detached here.
+        tau: Temperature > 0.
+
+    Returns:
+        A scalar >= 0.
+    """
+    mean = kl_divergence(student_logits, teacher_logits, tau)
+    scores = (_precise(teacher_logits.detach()) / tau).softmax(dim=1)[:, :-1]
+    return mean * len(scores) / scores.amax(dim=1).sum().clamp(min=1.0)
+
+
 def box_distribution_kl(
     student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, bins: int, tau: float = 10.0
 ) -> Tensor:
@@ -135,21 +159,24 @@ def box_distribution_kl(
     return _weighted_mean(sides, confidence) * tau**2
 
 
-def box_l1(student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor) -> Tensor:
+def box_l1(student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, scales: Optional[Tensor] = None) -> Tensor:
     r"""L1 distance of box regressions, weighted by the confidence of the target (our choice).
 
-    .. math:: \frac{1}{\max(1, \sum_p c_p)} \sum_p \frac{c_p}{4} \lVert b_s - \mathrm{sg}(b_t) \rVert_1
+    .. math:: \frac{1}{\max(1, \sum_p c_p)} \sum_p \frac{c_p}{4} \lVert (b_s - \mathrm{sg}(b_t)) / s \rVert_1
 
     Args:
-        student_boxes: ``(P, 4)``, as the head regresses them. Gradients flow.
+        student_boxes: ``(P, 4)``. Gradients flow.
         teacher_boxes: ``(P, 4)``. Detached here.
         confidence: ``(P,)`` in [0, 1], c. Detached here.
+        scales: ``(P, 4)`` > 0, s: what one unit of each value is worth, such as the sizes of the target. Detached here.
+            Defaults to None: 1.
 
     Returns:
         A scalar >= 0.
     """
     _check_logits(student_boxes, teacher_boxes, 1.0)
-    return _weighted_mean((_precise(student_boxes) - _precise(teacher_boxes.detach())).abs(), confidence)
+    sides = (_precise(student_boxes) - _precise(teacher_boxes.detach())).abs()
+    return _weighted_mean(sides if scales is None else sides / _precise(scales.detach()), confidence)
 
 
 def _weighted_mean(sides: Tensor, confidence: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """ERA: Expandable Residual Approximation."""
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.models.heads import TeacherHead
-from mmrkd.models.losses import feature_mse, kl_divergence, sigmoid_kl
+from mmrkd.models.heads import TeacherHead, logit_divergence
+from mmrkd.models.losses import feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
 from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
@@ -160,7 +160,7 @@ class ERA(DistillMethod):
         """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
         losses: dict[str, Tensor] = {}
         if self.w_kd:
-            losses['loss_kd'] = self.w_kd * self._kl(self.pair.student.logits(student.outputs), teacher)
+            losses['loss_kd'] = self.w_kd * self._kl(student.outputs, teacher)
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
         targets = teacher.feats
@@ -202,11 +202,10 @@ class ERA(DistillMethod):
         task, outputs = self.teacher_head.loss(estimate, teacher, samples)
         if not self.twi_kd:
             return self.w_twi * task
-        return (self.w_twi * task + self.w_kd * self._kl(self.teacher_adapter.logits(outputs), teacher)) / 2
+        return (self.w_twi * task + self.w_kd * self._kl(outputs, teacher)) / 2
 
-    def _kl(self, logits: list[Tensor], teacher: TeacherView) -> Tensor:
-        divergence = sigmoid_kl if self.teacher_adapter.sigmoid else kl_divergence
-        return divergence(torch.cat(logits), torch.cat(self.teacher_adapter.logits(teacher.outputs)), self.tau)
+    def _kl(self, outputs: Any, teacher: TeacherView) -> Tensor:
+        return logit_divergence(self.teacher_adapter, outputs, teacher.outputs, self.tau)
 
     def _step_weight(self, step: int) -> float:
         """s_i / N; the term on h_0 is not scaled."""

@@ -4,7 +4,7 @@ from reference import bernoulli_kl, softmax_kl
 
 from mmrkd.adapters import build_adapter
 from mmrkd.models import OutputMimicry
-from mmrkd.testing import build_model, tiny_classifier, tiny_gfl, tiny_retinanet
+from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_gfl, tiny_retinanet
 
 
 def outputs_of(seed, box_channels=4, anchors=3, shape=(2, 3, 2)):
@@ -80,3 +80,82 @@ def test_at_equality_it_is_zero_and_without_a_weight_it_is_nothing(retinanet):
 def test_temperatures_are_positive(retinanet, taus):
     with pytest.raises(ValueError, match='tau and tau_box must be > 0'):
         OutputMimicry(retinanet, **taus)
+
+
+def softmax_head():
+    return dict(tiny_retinanet()['bbox_head'], loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
+
+
+def test_exclusive_classes_with_a_background_are_counted_by_objects():
+    """A mean over all priors would switch KD off: 20 objects among 5,000 priors."""
+    adapter = build_adapter(build_model(dict(tiny_retinanet(), bbox_head=softmax_head())))
+    assert adapter.background and not adapter.sigmoid
+    cell = torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0])
+    missed, seen = (cell.repeat(15, 1).reshape(1, 75, 1, 1).repeat(1, 1, 20, 20) for _ in range(2))
+    seen[0, 0, :4, :5], seen[0, 4, :4, :5] = 9.0, 0.0
+    outputs, targets = (([scores], [torch.zeros(1, 60, 20, 20)]) for scores in (missed, seen))
+    loss = OutputMimicry(adapter, w_box=0)('loss', 1.0, outputs, targets)['loss']
+    p = cell.softmax(0)
+    one = (p[4] * 9 - p[0] * 9).item()  # KL of the swapped distributions
+    confidence = (20 * p[4] + (6000 - 20) * p[0]).item()
+    assert loss.item() == pytest.approx(20 * one / confidence, rel=1e-4) and loss > 5
+    assert OutputMimicry(adapter)('loss', 1.0, targets, targets)['loss'].item() == pytest.approx(0, abs=1e-6)
+
+
+class TestBuilding:
+    def test_points_are_refused_by_name(self):
+        """RepPoints was refused in the first iteration."""
+        adapter = build_adapter(build_model(reppoints()))
+        with pytest.raises(ValueError, match='RepPointsHead cannot be compared: it regresses points.*Set w_box=0'):
+            OutputMimicry(adapter)
+        OutputMimicry(adapter, w_box=0.0)
+
+    def test_rotated_boxes_are_refused_by_name(self):
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        adapter.head.bbox_coder.encode_size = 5  # as those of mmrotate say
+        with pytest.raises(ValueError, match='RetinaHead cannot be compared: it regresses 5 values'):
+            OutputMimicry(adapter)
+
+    def test_a_coder_that_nobody_declared_is_refused_by_name(self):
+        adapter = build_adapter(build_model(tiny_retinanet()))
+        adapter.head.bbox_coder = torch.nn.Identity()
+        with pytest.raises(ValueError, match='boxes of a Identity mean is not declared'):
+            OutputMimicry(adapter)
+
+    @pytest.mark.parametrize('method', ['KD', 'DeepMutualLearning', 'SemiOnlineKD'])
+    def test_methods_are_refused_when_they_are_built(self, method, tmp_path):
+        teacher = save_random_teacher(reppoints(), tmp_path)
+        with pytest.raises(ValueError, match='regresses points'):
+            build_distiller(reppoints(), teacher, [dict(type=f'mmrkd.{method}', w_box=1.0)])
+
+    def test_strides_are_not_compared_with_pixels(self, tmp_path):
+        teacher = save_random_teacher(fcos(norm_on_bbox=False), tmp_path)
+        with pytest.raises(ValueError, match='boxes: student distances in strides, teacher distances in pixels'):
+            build_distiller(fcos(norm_on_bbox=True), teacher, [dict(type='mmrkd.KD', w_box=1.0)])
+        build_distiller(fcos(norm_on_bbox=False), teacher, [dict(type='mmrkd.KD', w_box=1.0)])
+
+    def test_a_head_that_nobody_declared_is_refused_by_name(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(type(build_adapter(build_model(tiny_retinanet()))), 'readings', {})
+        teacher = save_random_teacher(tiny_retinanet(), tmp_path)
+        with pytest.raises(ValueError, match='RetinaHead, whose outputs are not declared in .*readings'):
+            build_distiller(tiny_retinanet(), teacher, [dict(type='mmrkd.KD')])
+
+
+def fcos(**head):
+    cfg = tiny_retinanet()
+    own = dict(type='FCOSHead', num_classes=4, in_channels=16, feat_channels=16, stacked_convs=1, norm_cfg=None)
+    ranges = ((-1, 64), (64, 128), (128, 1e8))
+    cfg.update(type='FCOS', bbox_head=dict(own, strides=[8, 16, 32], regress_ranges=ranges, **head))
+    return cfg
+
+
+def reppoints():
+    cfg = tiny_retinanet()
+    own = dict(type='RepPointsHead', num_classes=4, in_channels=16, feat_channels=16, point_feat_channels=16)
+    cfg.update(type='RepPointsDetector')
+    cfg['bbox_head'] = dict(own, stacked_convs=1, point_strides=[8, 16, 32], transform_method='minmax')
+    cfg['train_cfg'] = dict(
+        init=dict(assigner=dict(type='PointAssigner', scale=4, pos_num=1), allowed_border=-1, pos_weight=-1),
+        refine=dict(assigner=cfg['train_cfg']['assigner'], allowed_border=-1, pos_weight=-1),
+    )
+    return cfg

@@ -266,7 +266,9 @@ class TestPhases:
         weights = {name: p.detach().clone() for name, p in distiller.named_parameters()}
         method.enter_phase(after)
         method.hold_frozen()
-        frozen = {name for name, p in distiller.named_parameters() if not p.requires_grad and '.projection.' not in name}
+        frozen = {
+            name for name, p in distiller.named_parameters() if not p.requires_grad and '.projection.' not in name
+        }
         assert waiting & frozen
         distiller.train_step(deepcopy(batch), optimizer)
         moved = {name for name, p in distiller.named_parameters() if not torch.equal(p, weights[name])}

@@ -1,0 +1,68 @@
+"""A frozen detector computes its own losses, as a judge of features that are not its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from mmrkd.adapters.samples import Samples, missing_in
+from mmrkd.adapters.state import unchanged
+
+
+def one_branch_predicts(model: nn.Module) -> bool:
+    """Whether this is a TridentNet that trains several branches and predicts with one of them."""
+    return getattr(model, 'test_branch_idx', -1) != -1
+
+
+@contextmanager
+def heads_in_training(model: nn.Module) -> Iterator[None]:
+    """A frozen detector computes its losses as it does in training, but learns, forgets and drops out nothing.
+
+    Many detectors only return what their loss needs, or keep to the scale that it expects, while their ``training``
+    is set (DINO, VFNet, FCOS). Layers (norms, dropout) have no children and stay as they are. What a loss writes
+    into the heads is put back.
+    """
+    children = [m for name, m in model.named_children() if name not in ('backbone', 'neck')]
+    modules = [module for child in children for module in child.modules()]
+    composed = [m for m in modules if any(m.children()) and not type(m).__module__.startswith('torch.')]
+    if not one_branch_predicts(model):  # it would expect the features of all branches
+        composed.append(model)
+    flags = [module.training for module in composed]
+    with unchanged(modules):
+        try:
+            for module in composed:
+                module.training = True
+            yield
+        finally:
+            for module, flag in zip(composed, flags):
+                module.training = flag
+
+
+@contextmanager
+def without_mask_head(model: nn.Module, samples: Samples) -> Iterator[None]:
+    """A teacher with masks can judge features of a student that is trained on boxes: its box branch still can."""
+    roi_head = getattr(model, 'roi_head', None)
+    mask_head = getattr(roi_head, 'mask_head', None)
+    if mask_head is None or not missing_in(samples, 'gt_instances.masks'):
+        yield
+        return
+    roi_head.mask_head = None
+    try:
+        yield
+    finally:
+        roi_head.mask_head = mask_head
+
+
+def check_ground_truth(model: nn.Module, samples: Samples) -> None:
+    """Raises ValueError if a batch lacks ground truth that a detector's losses cannot do without."""
+    semantic = [m for m in (model, getattr(model, 'roi_head', None)) if getattr(m, 'semantic_head', None) is not None]
+    others = [child for name, child in model.named_children() if name != 'roi_head']
+    masks = hasattr(model, 'mask_head') or any(hasattr(m, 'loss_mask') for child in others for m in child.modules())
+    needed = [*(['gt_instances.masks'] if masks else []), *(['gt_sem_seg'] if semantic else [])]
+    missing = missing_in(samples, *needed)
+    if missing:
+        raise ValueError(
+            f"TWI needs the ground truth of the teacher's own losses: {type(model).__name__} needs {missing}, and the "
+            'data has none. Load it (LoadAnnotations with_mask, with_seg), or use features alone: ERA with '
+            'twi_on="none" and w_kd=0, or FitNets'
+        )
