@@ -9,5 +9,6 @@ from mmrkd.version import __version__
 check_stack()
 
 from mmrkd import engine, models  # noqa: E402  (the check comes first, so that its message is what a user sees)
+from mmrkd.runner import Runner  # noqa: E402
 
-__all__ = ['__version__', 'check_stack', 'engine', 'models']
+__all__ = ['Runner', '__version__', 'check_stack', 'engine', 'models']

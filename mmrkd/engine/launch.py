@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, config, runner, errors."""
+"""What the commands share: arguments, config, runner, errors."""
 
 import argparse
 import functools
@@ -15,9 +15,10 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmrkd.engine.compose import compose_from_arguments
-from mmrkd.engine.prepare import prepare_config
+from mmrkd.engine.prepare import complete_config, is_distillation, prepare_config, use_gloo
 from mmrkd.engine.resume import settle_checkpoint
 from mmrkd.models.teacher import read_config_file
+from mmrkd.registry import type_names
 
 MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
 - a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
@@ -65,13 +66,7 @@ def apply_arguments(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
         cfg.auto_scale_lr.enable = True
-    if not torch.cuda.is_available() and args.launcher != 'none':
-        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
-        cfg.env_cfg.dist_cfg = dict(backend='gloo')
-        # mmengine's default wrapper, which would name a GPU for each process.
-        unused = cfg.get('find_unused_parameters', False)
-        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
-        cfg.model_wrapper_cfg = {'device_ids': None, **(cfg.get('model_wrapper_cfg') or wrapper)}
+    use_gloo(cfg)
     return cfg
 
 
@@ -84,19 +79,33 @@ def _enable_amp(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:
-    """Builds the runner that the config asks for, after a look at the checkpoint that it starts from.
+    """Builds the runner that a config asks for; a distillation that asks for none gets :class:`mmrkd.Runner`.
+
+    A runner of another kind (plain, FlexibleRunner) is handed what ours does by itself.
 
     Args:
-        cfg: What :func:`load_config` returned.
-        allow_pickle: Whether that checkpoint may run code of its own. Defaults to False.
+        cfg: Config of a run; changed in place.
+        allow_pickle: Whether the checkpoint that it starts from may run code of its own. Defaults to what the config
+            says, or False.
 
     Raises:
         ValueError: It may not be loaded, see :func:`mmrkd.engine.resume.settle_checkpoint`.
     """
-    settle_checkpoint(cfg, allow_pickle)
-    if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')  # mmengine would call torch.cuda.set_device
+    if is_distillation(cfg):
+        cfg.setdefault('runner_type', 'mmrkd.Runner')
+        cfg.allow_pickle = allow_pickle or cfg.get('allow_pickle', False)
+    if 'mmrkd.Runner' not in type_names(cfg.get('runner_type')):
+        complete_config(cfg)
+        settle_checkpoint(cfg, allow_pickle or cfg.get('allow_pickle', False))
+        use_gloo(cfg)
+        join_process_group(cfg.get('launcher', 'none'))
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def join_process_group(launcher: str) -> None:
+    """Joins the processes that torch's launcher started, where there is no GPU: mmengine would ask for one."""
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
