@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -12,6 +13,8 @@ from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
 SCOPE = 'mmrkd'
+# mmengine's list of the packages whose configs may be named `<package>::<file>`, in `_base_` and elsewhere.
+MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmrkd.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmrkd.engine.hooks'])
@@ -21,6 +24,7 @@ OPTIM_WRAPPERS = Registry(
 )
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['mmrkd.engine.strategies'])
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope=SCOPE, locations=['mmrkd.runner'])
+ALL = (MODELS, HOOKS, LOOPS, OPTIM_WRAPPERS, STRATEGIES, RUNNERS)
 
 
 def type_name(part: Any) -> str:
@@ -65,6 +69,21 @@ def is_ours(part: Any) -> bool:
     return any(name.startswith(f'{SCOPE}.') for name in type_names(part))
 
 
+def drop_empty_scopes(node: Any) -> None:
+    """Takes ``_scope_='mmrkd'`` out of a config, in place, wherever it names nothing of ours.
+
+    mmengine writes the package of a base (``_base_ = 'mmrkd::era/...'``) into what it inherits, so that bare names are
+    looked for there. Those in our configs are names of the library that the config is for, its default scope.
+    """
+    if isinstance(node, dict):
+        if node.get('_scope_') == SCOPE and not (isinstance(node.get('type'), str) and _is_registered(node['type'])):
+            node.pop('_scope_')
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        drop_empty_scopes(child)
+
+
 def _is_registered(name: str) -> bool:
     """Whether ``_scope_`` finds a name with us; if not, it is looked for with mmengine."""
-    return any(name in registry.module_dict for registry in (MODELS, HOOKS, LOOPS, OPTIM_WRAPPERS, STRATEGIES, RUNNERS))
+    for registry in ALL:
+        registry.import_from_location()
+    return any(name in registry.module_dict for registry in ALL)

@@ -13,7 +13,8 @@ from mmrkd.doctor.check_hook import CheckHook, accepted_faults, naming_faults
 from mmrkd.engine.launch import join_process_group
 from mmrkd.engine.prepare import TESTING, TRAINING, check_data, complete_config, is_distillation, use_gloo
 from mmrkd.engine.resume import require_fit, require_safe, settle_checkpoint
-from mmrkd.registry import RUNNERS
+from mmrkd.plain_config import written_out
+from mmrkd.registry import RUNNERS, drop_empty_scopes
 
 # What the preparation of a run may change or add.
 PREPARED = ('custom_hooks', 'default_hooks', 'train_cfg', 'env_cfg', 'model_wrapper_cfg', 'load_from', 'resume')
@@ -55,6 +56,8 @@ class Runner(MMEngineRunner):
         given = dict(inspect.signature(super().__init__).bind(*args, **kwargs).arguments)
         whole = _own_copy(given.pop('cfg', None)) or _own_copy(given if _is_written(given) else None)
         run = ConfigDict({**whole, **given})
+        drop_empty_scopes(whole._cfg_dict)
+        drop_empty_scopes(run)
         self.allow_pickle, ignore = bool(run.get('allow_pickle')), accepted_faults(run)
         complete_config(run)
         settle_checkpoint(run, self.allow_pickle)
@@ -123,7 +126,9 @@ class Runner(MMEngineRunner):
 
 
 def _own_copy(cfg: Optional[Union[Config, Mapping]]) -> Config:
-    return deepcopy(cfg) if isinstance(cfg, Config) else Config(deepcopy(dict(cfg or {})))
+    """A copy that can be written to the work dir: classes in it are named."""
+    cfg = deepcopy(cfg) if isinstance(cfg, Config) else Config(deepcopy(dict(cfg or {})))
+    return Config(written_out(cfg)._cfg_dict, cfg_text=cfg.text or '\n', filename=cfg.filename)
 
 
 def _noted(whole: Config, run: ConfigDict, given: dict) -> Config:

@@ -14,7 +14,7 @@ LIBRARIES = ('mmdet', 'mmpretrain')
 MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
-GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
+GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
 ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
 ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'distiller')
@@ -50,7 +50,10 @@ ALLOWED = {
     'mmrkd.visualization': BELOW,
     'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization'},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
-    'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor'},
+    'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
+    'mmrkd.commands': BELOW
+    | {f'mmrkd.{room}' for room in ('plain_config', 'export', 'engine', 'doctor', 'runner', 'report', 'datasets')},
+    'mmrkd.__main__': {'mmrkd.commands'},
     'mmrkd.testing': BELOW,
     'mmrkd.support': BELOW | {'mmrkd.testing'},
     'mmrkd': {'mmrkd.stack', 'mmrkd.version', 'mmrkd.engine', 'mmrkd.models', 'mmrkd.datasets', 'mmrkd.runner'},

@@ -9,16 +9,19 @@ import sys
 from typing import Any, Callable, Optional
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from mmrkd.arguments import add_common_arguments
 from mmrkd.engine.compose import compose_from_arguments
 from mmrkd.engine.prepare import complete_config, is_distillation, prepare_config, use_gloo
 from mmrkd.engine.resume import settle_checkpoint
 from mmrkd.models.teacher import read_config_file
-from mmrkd.registry import type_names
+from mmrkd.registry import drop_empty_scopes, type_names
+
+__all__ = ['add_common_arguments', 'apply_arguments', 'build_runner', 'load_config', 'read_config', 'report_errors']
 
 MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
 - a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
@@ -28,20 +31,10 @@ MEMORY_ADVICE = """The memory was not enough. What needs less, the most effectiv
 - smaller images, or a smaller teacher"""
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing have in common."""
-    parser.add_argument('config', help='config file, or a name such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings: KEY=VALUE ...')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--allow-pickle', action='store_true', help='let checkpoints run code; only if you trust them')
-    # torch.distributed.launch passes --local-rank; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
 def read_config(path: str) -> Config:
     """Reads a config file, or one that a library ships (``mmdet::...``), and enters its scope."""
     cfg = read_config_file(path)
+    drop_empty_scopes(cfg._cfg_dict)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
 
