@@ -11,54 +11,8 @@ from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
 from mmrkd.models import Distiller, Variant
 from mmrkd.models.backbones import Separation, separate
 from mmrkd.models.method_state import restored_state
-from mmrkd.models.teacher import load_model_config
+from mmrkd.plain_config import importing_mmrkd, plain_config
 from mmrkd.registry import MODELS
-
-OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook')
-
-RESUMABLE = {
-    'CheckpointHook': 'mmrkd.ResumableCheckpointHook',
-    'EpochBasedTrainLoop': 'mmrkd.ResumableEpochLoop',
-    'IterBasedTrainLoop': 'mmrkd.ResumableIterLoop',
-}
-
-
-def plain_config(cfg: Config) -> Config:
-    """Returns the config of the student alone: the model it was before, no trace of mmrkd.
-
-    Only a student with modules of mmrkd needs it, and gets ``custom_imports``.
-
-    Args:
-        cfg: A distillation config. Not changed.
-    """
-    plain = Config(deepcopy(cfg._cfg_dict))
-    plain.model = load_model_config(cfg.model.student)
-    plain.custom_hooks = [h for h in plain.get('custom_hooks') or [] if 'mmrkd.' not in str(h.get('type'))]
-    for loop, stock in (('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
-        if 'Variant' in str((plain.get(loop) or {}).get('type')):
-            plain[loop] = dict(type=stock)
-    stock = {own: name for name, own in RESUMABLE.items()}
-    for part in (plain.get('train_cfg') or {}, plain.get('default_hooks', {}).get('checkpoint') or {}):
-        if part.get('type') in stock:
-            part['type'] = stock[part['type']]
-            part.pop('on_write_error', None)
-    if plain.get('optim_wrapper', {}).get('type') == 'mmrkd.AutocastOptimWrapper':
-        plain.optim_wrapper.type = 'OptimWrapper'
-    return _importing(plain, "'mmrkd." in str(plain.model))
-
-
-def _importing(cfg: Config, needed: bool = True) -> Config:
-    """Adds mmrkd to the ``custom_imports`` of a config, or takes it out."""
-    imports = dict(cfg.get('custom_imports') or {})
-    listed = imports.get('imports') or []
-    names = [name for name in ([listed] if isinstance(listed, str) else listed) if name != 'mmrkd']
-    if needed:
-        cfg.custom_imports = {**imports, 'imports': [*names, 'mmrkd'], 'allow_failed_imports': False}
-    elif names:
-        cfg.custom_imports = {**imports, 'imports': names}
-    else:
-        cfg._cfg_dict.pop('custom_imports', None)
-    return cfg
 
 
 def separated_config(cfg: Config, assistant_share: float = 0.25, input_size: int = 224) -> tuple[Config, Separation]:
@@ -82,7 +36,7 @@ def separated_config(cfg: Config, assistant_share: float = 0.25, input_size: int
     _drop_unread_stages(model)
     separation = separate(model.backbone.to_dict(), assistant_share, input_size)
     model.backbone = separation.backbone
-    return _importing(paired), separation
+    return importing_mmrkd(paired), separation
 
 
 def _drop_unread_stages(model: ConfigDict) -> None:
@@ -108,7 +62,7 @@ def variant_config(cfg: Config, variant: Variant) -> Config:
     """
     plain = plain_config(cfg)
     plain.model = ConfigDict(deepcopy(variant.model_config()))
-    return _importing(plain, "'mmrkd." in str(plain.model))
+    return importing_mmrkd(plain, "'mmrkd." in str(plain.model))
 
 
 def load_distiller(cfg: Config, ckpt: str, allow_pickle: bool = False) -> Distiller:

@@ -1,12 +1,26 @@
 """Which versions of torch and of the OpenMMLab libraries mmrkd runs on."""
 
 import importlib
+from importlib import metadata
+from typing import Optional
 
 REQUIRED: dict[str, tuple[str, str]] = {
     'torch': ('2.0', '3.0'),
     'mmengine': ('0.10.0', '1.0.0'),
     'mmcv': ('2.0.0', '3.0.0'),
 }
+OPTIONAL: dict[str, tuple[str, str]] = {
+    'mmdet': ('3.3.0', '4.0.0'),
+    'mmpretrain': ('1.2.0', '2.0.0'),
+}
+"""Libraries of which one may be absent; one that is there must fit."""
+DISTRIBUTIONS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+}
+"""Import name -> what it may be installed as: the maintained fork, the original."""
 FIX = (
     'Install a stack that is tested, either\n'
     '  pip install torch==2.11.0 torchvision==0.26.0 "setuptools>=77,<81" wheel ninja psutil\n'
@@ -25,19 +39,43 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(numbers + [0] * (3 - len(numbers)))
 
 
-def check_stack(required: dict[str, tuple[str, str]] = REQUIRED) -> None:
-    """Checks that every required package is there in a version within its range.
+def installed_version(name: str) -> Optional[str]:
+    """Returns the version of an installed package, which is not imported; ``None`` if nothing says that it is there.
+
+    Args:
+        name: What one imports; it may be installed under another name.
+    """
+    for distribution in DISTRIBUTIONS.get(name, (name,)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def check_stack(
+    required: dict[str, tuple[str, str]] = REQUIRED, optional: dict[str, tuple[str, str]] = OPTIONAL
+) -> None:
+    """Checks that every required package is there in a version within its range, and the optional ones if they are.
 
     Args:
         required: For each package the lowest version that fits and the lowest that does not.
+        optional: The same for packages that may be absent.
 
     Raises:
         ImportError: A package is missing or does not fit. The message says what to install.
     """
-    for name, (low, high) in required.items():
-        try:
-            found = importlib.import_module(name).__version__
-        except ImportError as error:
-            raise ImportError(f'mmrkd needs {name}>={low},<{high}, but importing it failed: {error}\n{FIX}') from error
-        if not release(low) <= release(found) < release(high):
+    for name, (low, high) in {**required, **optional}.items():
+        found = installed_version(name)
+        if found is None and name in required:
+            found = _imported_version(name, low, high)
+        if found is not None and not release(low) <= release(found) < release(high):
             raise ImportError(f'mmrkd needs {name}>={low},<{high}, but found {name} {found}.\n{FIX}')
+
+
+def _imported_version(name: str, low: str, high: str) -> str:
+    """The version of a package that lies somewhere on the path without being installed."""
+    try:
+        return importlib.import_module(name).__version__
+    except ImportError as error:
+        raise ImportError(f'mmrkd needs {name}>={low},<{high}, but importing it failed: {error}\n{FIX}') from error

@@ -14,7 +14,7 @@ LIBRARIES = ('mmdet', 'mmpretrain')
 MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
-GROUND = {'mmrkd.registry', 'mmrkd.structures', 'mmrkd.checkpoint', 'mmrkd.stack', 'mmrkd.version'}
+GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
 ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
 ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'distiller')
@@ -44,14 +44,19 @@ ALLOWED = {
     | {f'mmrkd.models.{room}' for room in ('methods', 'inheritance', 'loss_guard', 'state_names')}
     | {f'mmrkd.models.{room}' for room in ('attendance', 'views_preprocessor', 'step')},
     'mmrkd.models': MODELS,
-    'mmrkd.export': BELOW,
-    'mmrkd.engine': BELOW | {'mmrkd.export'},
+    'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
+    'mmrkd.export': BELOW | {'mmrkd.plain_config'},
+    'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config'},
     'mmrkd.visualization': BELOW,
     'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization'},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
+    'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
+    'mmrkd.commands': BELOW
+    | {f'mmrkd.{room}' for room in ('plain_config', 'export', 'engine', 'doctor', 'runner', 'report', 'datasets')},
+    'mmrkd.__main__': {'mmrkd.commands'},
     'mmrkd.testing': BELOW,
     'mmrkd.support': BELOW | {'mmrkd.testing'},
-    'mmrkd': {'mmrkd.stack', 'mmrkd.version', 'mmrkd.engine', 'mmrkd.models', 'mmrkd.datasets'},
+    'mmrkd': {'mmrkd.stack', 'mmrkd.version', 'mmrkd.engine', 'mmrkd.models', 'mmrkd.datasets', 'mmrkd.runner'},
 }
 
 
@@ -139,6 +144,9 @@ def test_tools_are_at_the_top():
         ('mmrkd.export', 'from mmrkd.engine.launch import load_config'),
         ('mmrkd.engine.launch', 'import mmrkd.doctor'),
         ('mmrkd.engine.launch', 'from mmrkd.testing import tiny_retinanet'),
+        ('mmrkd.engine.launch', 'from mmrkd.runner import Runner'),
+        ('mmrkd.doctor.check_hook', 'import mmrkd.runner'),
+        ('mmrkd.plain_config', 'from mmrkd.export import export'),
     ],
 )
 def test_an_arrow_that_runs_up_is_found(module, source):

@@ -1,87 +1,16 @@
-"""The main job on the embedded default: teacher, student alone, student with ERA, table and pictures.
+"""`mmrkd quickstart` from a clone that is not installed; `python tools/quick_start.py --help` shows its arguments."""
 
-python tools/quick_start.py [--out work_dirs/quick_start] [--cfg-options KEY=VALUE ...] [--no-check]
-
-It needs no download and about ten minutes on two CPU cores. Run again, it goes on where it was.
-"""
-
-import argparse
-import os
 import os.path as osp
-import re
-import subprocess
 import sys
-import time
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, ROOT)
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-RUNS = {
-    'teacher': 'configs/baselines/retinanet-r18w32_1xb8-14e_digits.py',
-    'student': 'configs/baselines/retinanet-r18w8_1xb8-10e_digits.py',
-    'student with ERA': 'configs/era/era_retinanet-r18w32_retinanet-r18w8_1xb8-10e_digits.py',
-}
-
-
-def work_dir_of(config: str, out: str) -> str:
-    """The ERA config looks for its teacher in a work dir that has the name of the teacher's config."""
-    return osp.join(out, osp.splitext(osp.basename(config))[0])
-
-
-def train(name: str, out: str, options: list) -> None:
-    """Trains one run in a process of its own, shows its progress, and resumes it if it was cut short."""
-    work_dir = work_dir_of(RUNS[name], out)
-    done = osp.join(work_dir, 'done')
-    if osp.exists(done):
-        print(f'[{name}] already trained', flush=True)
-        return
-    command = [sys.executable, osp.join(ROOT, 'tools/train.py'), osp.join(ROOT, RUNS[name]), '--work-dir', work_dir]
-    command += ['--resume'] if osp.exists(osp.join(work_dir, 'last_checkpoint')) else []
-    command += options
-    start = time.time()
-    with open(f'{work_dir}.log', 'a') as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in process.stdout:
-            log.write(line)
-            show_progress(name, line)
-    if process.wait() != 0:
-        sys.exit(f'[{name}] failed; the end of {work_dir}.log:\n{"".join(open(f"{work_dir}.log").readlines()[-15:])}')
-    with open(done, 'w') as mark:
-        mark.write(f'{time.time() - start:.0f} s\n')
-
-
-def show_progress(name: str, line: str) -> None:
-    """Prints epoch, remaining time and loss, or the AP of a validation, from a line of mmengine's log."""
-    step = re.search(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*eta: ([\d:]+).*? loss: ([\d.]+)', line)
-    if step:
-        epoch, iteration, total, eta, loss = step.groups()
-        print(f'[{name}] epoch {epoch} step {iteration}/{total}  loss {loss}  remaining {eta}', flush=True)
-    ap = re.search(r'Epoch\(val\)\s+\[(\d+)\].*?coco/bbox_mAP: ([\d.]+)', line)
-    if ap:
-        print(f'[{name}] epoch {ap.group(1)}  AP {float(ap.group(2)) * 100:.1f}', flush=True)
+from mmrkd.commands import run_tool  # noqa: E402
 
 
 def main() -> None:
-    """Makes the data, trains the three runs, writes the table and the pictures."""
-    parser = argparse.ArgumentParser(description='Distil a small detector on embedded data')
-    parser.add_argument('--out', default=osp.join(ROOT, 'work_dirs', 'quick_start'))
-    parser.add_argument('--cfg-options', nargs='*', default=[], help='for all three runs, to try things')
-    parser.add_argument('--no-check', action='store_true', help='skip the check before each training')
-    args = parser.parse_args()
-    out = osp.abspath(args.out)
-    os.environ.update(MMRKD_DATA=osp.join(out, 'data'), MMRKD_WORK_DIRS=out, PYTHONWARNINGS='ignore')
-    os.makedirs(out, exist_ok=True)
-    from mmrkd.datasets import make_digit_scenes
-
-    start = time.time()
-    make_digit_scenes(osp.join(out, 'data', 'digits'))
-    options = ['--no-check'] * args.no_check + ['--cfg-options', *args.cfg_options] * bool(args.cfg_options)
-    for name in RUNS:
-        train(name, out, options)
-    from mmrkd.report import report
-
-    print(report({name: (osp.join(ROOT, config), work_dir_of(config, out)) for name, config in RUNS.items()}, out))
-    print(f'\nEverything is in {out} ({time.time() - start:.0f} s this time).')
+    sys.argv[1:1] = ['--out', osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'work_dirs', 'quick_start')]
+    run_tool('quickstart')
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 loader = dict(batch_size=8, num_workers=1, persistent_workers=True)
 evaluated = dict(**loader, drop_last=False, sampler=dict(type='DefaultSampler', shuffle=False))
-source = dict(type='CocoDataset', data_prefix=dict(img='images/'))
+source = dict(type='CocoDataset', _scope_='mmdet', data_prefix=dict(img='images/'))
 
 train_dataloader = dict(
     **loader,
@@ -12,5 +12,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(**evaluated, dataset=dict(**source, ann_file='annotations/val.json', test_mode=True))
 test_dataloader = dict(**evaluated, dataset=dict(**source, ann_file='annotations/test.json', test_mode=True))
-val_evaluator = dict(type='CocoMetric', metric='bbox')
-test_evaluator = dict(type='CocoMetric', metric='bbox')
+val_evaluator = dict(type='CocoMetric', _scope_='mmdet', metric='bbox')
+test_evaluator = dict(type='CocoMetric', _scope_='mmdet', metric='bbox')

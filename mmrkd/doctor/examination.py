@@ -34,9 +34,11 @@ from mmrkd.doctor.settings import (
     examine_settings,
     uses_teacher,
 )
-from mmrkd.doctor.trial import score_teacher, try_batch
+from mmrkd.doctor.trial import score_teachers, try_batch
 from mmrkd.engine.prepare import is_distillation
 from mmrkd.models import Distiller
+from mmrkd.models.methods import DEFAULT
+from mmrkd.structures import LevelMatch
 
 
 def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = ()) -> Report:
@@ -44,7 +46,7 @@ def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = (
 
     Args:
         cfg: A distillation config, not prepared (its data may be missing). Not changed.
-        images: Validation images, see :func:`mmrkd.doctor.trial.score_teacher`.
+        images: Validation images, see :func:`mmrkd.doctor.trial.score_teachers`.
         ignore: Names of faults to accept.
 
     Returns:
@@ -110,7 +112,7 @@ def examine_run(
     elif not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
         report.say('no val_dataloader or no val_evaluator: the teacher was not evaluated')
     elif 'val_dataloader' in datasets:
-        score_teacher(distiller, datasets['val_dataloader'], cfg, images, report)
+        score_teachers(distiller, datasets['val_dataloader'], cfg, images, report)
 
 
 def _examine_step(
@@ -152,24 +154,32 @@ def _describe_model(role: str, adapter: ModelAdapter, source: str, report: Repor
 
 
 def _describe_wiring(distiller: Distiller, report: Report) -> None:
-    match = distiller.match
     rows = []
-    for s, t in match.pairs:
-        own, other = match.student_levels[s], match.teacher_levels[t]
-        rows.append((f'level {s}', str(own), f'level {t}', str(other), f'{own.channels} -> {other.channels}'))
-    for index, level in enumerate(match.teacher_levels):
-        if index not in [t for _, t in match.pairs]:
-            rows.append(('-', '', f'level {index}', str(level), 'not matched'))
+    for teacher, pair in distiller.pairs.items():
+        rows += (
+            [] if pair.match is None else _describe_levels(pair.match, '' if teacher == DEFAULT else f' of {teacher}')
+        )
     for name, method in distiller.methods.items():
-        for role, adapter, taps in (
-            ('student', distiller.adapter, method.student_taps),
-            ('teacher', distiller.teacher.adapter, method.teacher_taps),
-        ):
-            for tap, output in adapter.dry_run_taps(taps).items():
+        adapters = dict(student=distiller.adapter)
+        if method.teacher is not None:
+            adapters['teacher'] = method.pair.teacher.adapter
+        for role, adapter in adapters.items():
+            for tap, output in adapter.dry_run_taps(getattr(method, f'{role}_taps')).items():
                 shape = str(tuple(output.shape)) if torch.is_tensor(output) else type(output).__name__
                 cells = (tap, shape, '', '') if role == 'student' else ('', '', tap, shape)
                 rows.append((*cells, f'tap of {name}'))
     report.table('wiring:', ('student', '', 'teacher', '', 'projection'), rows)
+
+
+def _describe_levels(match: LevelMatch, of: str) -> list[tuple[str, ...]]:
+    rows = []
+    for s, t in match.pairs:
+        own, other = match.student_levels[s], match.teacher_levels[t]
+        rows.append((f'level {s}', str(own), f'level {t}{of}', str(other), f'{own.channels} -> {other.channels}'))
+    for index, level in enumerate(match.teacher_levels):
+        if index not in [t for _, t in match.pairs]:
+            rows.append(('-', '', f'level {index}{of}', str(level), 'not matched'))
+    return rows
 
 
 @contextlib.contextmanager

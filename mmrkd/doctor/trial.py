@@ -17,6 +17,7 @@ from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
 from mmrkd.engine.metrics import found_metric
 from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
+from mmrkd.models.variants import TeacherVariant
 
 LOWEST_AP = 0.01
 
@@ -107,8 +108,8 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
     )
 
 
-def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: Optional[int], report: Report) -> None:
-    """Evaluates the teacher on a few validation images, through the run's own pipeline and metric.
+def score_teachers(distiller: Distiller, dataset: Dataset, cfg: Config, images: Optional[int], report: Report) -> None:
+    """Evaluates each teacher on a few validation images, through the run's own pipeline and metric.
 
     Args:
         distiller: A copy.
@@ -119,22 +120,36 @@ def score_teacher(distiller: Distiller, dataset: Dataset, cfg: Config, images: O
     """
     if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
         return
+    for variant in distiller.variants.values():
+        if isinstance(variant, TeacherVariant):
+            _score_teacher(distiller, variant, dataset, cfg, images, report)
+
+
+def _score_teacher(
+    distiller: Distiller,
+    variant: TeacherVariant,
+    dataset: Dataset,
+    cfg: Config,
+    images: Optional[int],
+    report: Report,
+) -> None:
+    adapter = variant.pair.teacher.adapter
     with report.expecting('evaluation-failed'), tempfile.TemporaryDirectory() as folder:
         indices = spread(len(dataset), images or (64 if distiller.adapter.task == 'classification' else 16))
         metrics, restricted = restricted_evaluator(cfg.val_evaluator, dataset, indices, folder)
         evaluator = Evaluator(metrics)
         evaluator.dataset_meta = dataset.metainfo
         distiller.eval()
-        distiller.set_variant('teacher')
+        distiller.set_variant(variant.name)
         for batch in small_loader(dataset, indices, cfg.val_dataloader):
             evaluator.process(data_samples=distiller.val_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(indices))
         if not scores:  # what mmdet's COCO metric gives for no detections at all
-            return report.fault('teacher-untrained', f'it finds nothing on {len(indices)} images')
-        name = found_metric(cfg, distiller.teacher.adapter, scores)
+            return report.fault('teacher-untrained', f'the {variant.name} finds nothing on {len(indices)} images')
+        name = found_metric(cfg, adapter, scores)
         value = float(scores[name])
-        report.say(f'the teacher on {len(indices)} validation images: {name} {value:.4g}')
-        lowest = lowest_metric(name, distiller.teacher.adapter.num_classes, len(indices)) if restricted else None
+        report.say(f'the {variant.name} on {len(indices)} validation images: {name} {value:.4g}')
+        lowest = lowest_metric(name, adapter.num_classes, len(indices)) if restricted else None
         if value < 0:
             report.say('  (negative: these images have no objects of its classes)')
         elif lowest is not None and not value >= lowest:

@@ -8,19 +8,14 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from mmrkd.arguments import add_compose_arguments
 from mmrkd.engine.prepare import is_distillation
 from mmrkd.models import DistillMethod
 from mmrkd.models.teacher import read_config_file
+from mmrkd.plain_config import written_out
 from mmrkd.registry import MODELS
 
-
-def add_compose_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that make a distillation of a plain config."""
-    group = parser.add_argument_group('distillation of a plain config')
-    group.add_argument('--teacher', help="the teacher's config: a file, or a name such as mmdet::...")
-    group.add_argument('--teacher-ckpt', help="the teacher's checkpoint: a file or an address")
-    group.add_argument('--method', action='append', help='era, fitnets, ...; may be given several times')
-    group.add_argument('--init-student', help="parts that start from the teacher's weights, such as neck,head")
+__all__ = ['add_compose_arguments', 'compose', 'compose_from_arguments', 'find_method', 'method_names']
 
 
 def compose_from_arguments(cfg: Config, args: argparse.Namespace) -> Config:
@@ -67,7 +62,7 @@ def compose(student: Config, teacher: str, ckpt: str, methods: Sequence[str], in
     if is_distillation(read_config_file(teacher)):
         raise ValueError(
             f'the teacher {teacher} is a distillation itself: give the plain config of its student, which '
-            'tools/export_student.py writes'
+            '`mmrkd export` (tools/export_student.py) writes'
         )
     model = ConfigDict(
         type='mmrkd.Distiller',
@@ -79,7 +74,8 @@ def compose(student: Config, teacher: str, ckpt: str, methods: Sequence[str], in
         model.init_student = init_student
     stems = [_stem(teacher), _stem(student.filename or 'student')]
     name = '_'.join(['-'.join(method.lower() for method in methods), *stems])
-    return Config({**student._cfg_dict, 'model': model}, cfg_text=student.text, filename=f'{name}.py')
+    whole = {**written_out(student)._cfg_dict, 'model': written_out(Config(dict(model=model))).model}
+    return Config(whole, cfg_text=student.text or '\n', filename=f'{name}.py')
 
 
 def method_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, config, runner, errors."""
+"""What the commands share: arguments, config, runner, errors."""
 
 import argparse
 import functools
@@ -9,15 +9,19 @@ import sys
 from typing import Any, Callable, Optional
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from mmrkd.arguments import add_common_arguments
 from mmrkd.engine.compose import compose_from_arguments
-from mmrkd.engine.prepare import prepare_config
+from mmrkd.engine.prepare import complete_config, is_distillation, prepare_config, use_gloo
 from mmrkd.engine.resume import settle_checkpoint
 from mmrkd.models.teacher import read_config_file
+from mmrkd.registry import drop_empty_scopes, type_names
+
+__all__ = ['add_common_arguments', 'apply_arguments', 'build_runner', 'load_config', 'read_config', 'report_errors']
 
 MEMORY_ADVICE = """The memory was not enough. What needs less, the most effective first:
 - a smaller batch: --cfg-options train_dataloader.batch_size=1 optim_wrapper.accumulative_counts=2 (and in proportion)
@@ -27,20 +31,10 @@ MEMORY_ADVICE = """The memory was not enough. What needs less, the most effectiv
 - smaller images, or a smaller teacher"""
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing have in common."""
-    parser.add_argument('config', help='config file, or a name such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings: KEY=VALUE ...')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--allow-pickle', action='store_true', help='let checkpoints run code; only if you trust them')
-    # torch.distributed.launch passes --local-rank; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
 def read_config(path: str) -> Config:
     """Reads a config file, or one that a library ships (``mmdet::...``), and enters its scope."""
     cfg = read_config_file(path)
+    drop_empty_scopes(cfg._cfg_dict)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
 
@@ -65,13 +59,7 @@ def apply_arguments(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
         cfg.auto_scale_lr.enable = True
-    if not torch.cuda.is_available() and args.launcher != 'none':
-        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
-        cfg.env_cfg.dist_cfg = dict(backend='gloo')
-        # mmengine's default wrapper, which would name a GPU for each process.
-        unused = cfg.get('find_unused_parameters', False)
-        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
-        cfg.model_wrapper_cfg = {'device_ids': None, **(cfg.get('model_wrapper_cfg') or wrapper)}
+    use_gloo(cfg)
     return cfg
 
 
@@ -84,19 +72,33 @@ def _enable_amp(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:
-    """Builds the runner that the config asks for, after a look at the checkpoint that it starts from.
+    """Builds the runner that a config asks for; a distillation that asks for none gets :class:`mmrkd.Runner`.
+
+    A runner of another kind (plain, FlexibleRunner) is handed what ours does by itself.
 
     Args:
-        cfg: What :func:`load_config` returned.
-        allow_pickle: Whether that checkpoint may run code of its own. Defaults to False.
+        cfg: Config of a run; changed in place.
+        allow_pickle: Whether the checkpoint that it starts from may run code of its own. Defaults to what the config
+            says, or False.
 
     Raises:
         ValueError: It may not be loaded, see :func:`mmrkd.engine.resume.settle_checkpoint`.
     """
-    settle_checkpoint(cfg, allow_pickle)
-    if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')  # mmengine would call torch.cuda.set_device
+    if is_distillation(cfg):
+        cfg.setdefault('runner_type', 'mmrkd.Runner')
+        cfg.allow_pickle = allow_pickle or cfg.get('allow_pickle', False)
+    if 'mmrkd.Runner' not in type_names(cfg.get('runner_type')):
+        complete_config(cfg)
+        settle_checkpoint(cfg, allow_pickle or cfg.get('allow_pickle', False))
+        use_gloo(cfg)
+        join_process_group(cfg.get('launcher', 'none'))
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def join_process_group(launcher: str) -> None:
+    """Joins the processes that torch's launcher started, where there is no GPU: mmengine would ask for one."""
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -4,25 +4,25 @@ import glob
 import os.path as osp
 import re
 import zipfile
-from typing import Optional
+from typing import Optional, Union
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from mmrkd.checkpoint import BrokenCheckpointError, load_checkpoint_file, load_strictly
 from mmrkd.models import Distiller
 
 
-def settle_checkpoint(cfg: Config, allow_pickle: bool = False) -> None:
+def settle_checkpoint(cfg: Union[Config, ConfigDict], allow_pickle: bool = False) -> None:
     """Decides what a config resumes or loads from, and sets ``cfg.load_from``.
 
     mmengine runs what is pickled in a checkpoint if it cannot be read in another way, and resumes from the file that
     was written last, complete or not. So every file is read by :func:`mmrkd.checkpoint.load_checkpoint_file` first.
 
     Args:
-        cfg: Config of a run; changed in place.
+        cfg: Config of a run, or the arguments of a runner; changed in place.
         allow_pickle: Whether checkpoints may run code of their own.
 
     Raises:
@@ -35,21 +35,22 @@ def settle_checkpoint(cfg: Config, allow_pickle: bool = False) -> None:
             cfg.resume = False
             print_log(f'nothing to resume in {cfg.work_dir!r}: training starts from the beginning')
     elif cfg.get('load_from') is not None:
-        _check(cfg.load_from, allow_pickle)
+        require_safe(cfg.load_from, allow_pickle)
 
 
 def require_fit(model: nn.Module, path: str, allow_pickle: bool = False) -> None:
     """Checks that the weights in a checkpoint are those of a model: mmengine only logs what does not fit, and goes on.
 
     Args:
-        model: A plain model, or a distiller, of which the student counts; a parallel wrapper around it does not.
+        model: A plain model, or a distiller, of which the student counts; what is wrapped around it (for parallel
+            processes, for test-time augmentation) does not.
         path: The checkpoint.
         allow_pickle: Whether it may run code of its own.
 
     Raises:
         ValueError: Keys are missing or unexpected, or shapes differ.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = model.module if is_model_wrapper(model) or isinstance(model, BaseTTAModel) else model
     model = model.student if isinstance(model, Distiller) else model
     load_strictly(model, load_checkpoint_file(path, allow_pickle)['state_dict'], f'checkpoint {path!r}')
 
@@ -101,11 +102,24 @@ def _read_to_the_end(path: str, allow_pickle: bool) -> None:
             raise BrokenCheckpointError(f'{path!r} is damaged: the checksum of {damaged!r} in it is wrong.')
 
 
-def _check(path: str, allow_pickle: bool) -> None:
+def require_safe(path: str, allow_pickle: bool = False) -> None:
+    """Checks that a checkpoint can be read without running what is inside it.
+
+    Args:
+        path: A file, or an address.
+        allow_pickle: Whether it may run code of its own; then it is not looked at.
+
+    Raises:
+        ValueError: It holds objects that would run code, or cannot be read.
+        FileNotFoundError: There is no such file.
+    """
     if allow_pickle:
         return
     if '://' in path and not path.startswith(('http://', 'https://')):
-        raise ValueError(f'{path!r} cannot be checked before it is loaded. Download it first, or pass --allow-pickle.')
+        raise ValueError(
+            f'{path!r} cannot be checked before it is loaded. Download it first, or set allow_pickle = True in the '
+            'config (the command: --allow-pickle).'
+        )
     try:
         load_checkpoint_file(path)
     except BrokenCheckpointError as error:

@@ -1,5 +1,6 @@
 """A distiller does not train in a runner that would lose what its methods learn."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.logging import MessageHub
@@ -31,3 +32,21 @@ def require_hooks(model: Any) -> None:
             "to the config and start it with mmdet's or mmpretrain's tools/train.py, mmrkd.Runner.from_cfg(cfg), or "
             '`mmrkd train`.'
         )
+
+
+def require_needed_hooks(model: Any, hooks: Iterable[Any]) -> None:
+    """Stops a training before its first step if a hook that a method needs is not there.
+
+    Args:
+        model: The distiller; its methods say which (:attr:`DistillMethod.needed_hooks`).
+        hooks: Those of the run.
+
+    Raises:
+        ValueError: It is missing; the message has the line to add.
+    """
+    present = {base.__name__ for hook in hooks for base in type(hook).__mro__}
+    for name, method in model.methods.items():
+        for needed in method.needed_hooks:
+            if needed not in present:
+                line = f"dict(type='mmrkd.{needed}', ...)"
+                raise ValueError(f'{name} needs a {needed}, and the run has none: add {line} to custom_hooks')

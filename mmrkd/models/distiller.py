@@ -11,14 +11,16 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
+from torch.nn import Module, Parameter
 
 from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.models.attendance import require_hooks
 from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DEFAULT, DistillMethod, MethodDict
+from mmrkd.models.methods.arguments import check_arguments
 from mmrkd.models.pair import Pair
-from mmrkd.models.state_names import rename_on_load, rename_on_save
+from mmrkd.models.state_names import plain_name, rename_on_load, rename_on_save
 from mmrkd.models.step import Step
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.models.variants import StudentVariant, TeacherVariant, Variant
@@ -69,6 +71,8 @@ class Distiller(BaseModel):
             the student where the two differ, and levels to be matched by the nearest stride where none is common.
             Defaults to None: nothing is resized.
         teachers: Name -> teacher, beside ``teacher``.
+        backbone: Not read. Functions that look for ``cfg.model.backbone`` (``mmdet.apis.init_detector``) find it in the
+            configs that a run writes into its work dir.
         view_names: Names of the pipeline's views of an image in their order, for methods that read several
             (:attr:`DistillMethod.views`). The student's own losses are those of the first.
 
@@ -88,6 +92,7 @@ class Distiller(BaseModel):
         resize: Optional[str] = None,
         teachers: Optional[Mapping[str, Union[dict, FrozenTeacher]]] = None,
         view_names: Sequence[str] = ('weak', 'strong'),
+        backbone: Optional[dict] = None,
     ) -> None:
         cfg = load_model_config(student)
         if data_preprocessor is not None:
@@ -96,6 +101,7 @@ class Distiller(BaseModel):
         student = MODELS.build(cfg)
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student, self.student_cfg = student, plain
+        _require_own_names(student)
         self.adapter: ModelAdapter = build_adapter(student)
         check_parts(student, init_student)
         self.init_student, self.inherited = init_student, ''
@@ -121,6 +127,18 @@ class Distiller(BaseModel):
             if student is None or name.startswith('__'):
                 raise
             return getattr(student, name)
+
+    def named_parameters(self, prefix: str = '', *args: Any, **kwargs: Any) -> Iterator[tuple[str, Parameter]]:
+        """Yields the student's parameters under their plain names: constructors of optimisers go by how names begin."""
+        lead = f'{prefix}.' * bool(prefix)
+        for name, parameter in super().named_parameters(prefix, *args, **kwargs):
+            yield lead + plain_name(name[len(lead) :]), parameter
+
+    @property
+    def get_layer_depth(self) -> Callable[[str], tuple[int, int]]:
+        """The student's, by which mmpretrain's layer-wise decay of the learning rate goes, if it has one."""
+        own = self.student.get_layer_depth
+        return lambda name: own(plain_name(name))
 
     @property
     def teacher(self) -> Optional[FrozenTeacher]:
@@ -244,10 +262,22 @@ class Distiller(BaseModel):
         return super()._apply(fn, *args, **kwargs)
 
 
+def _require_own_names(student: Any) -> None:
+    taken = [name for name in ('student', 'teacher') if isinstance(getattr(student, name, None), Module)]
+    if taken:
+        raise ValueError(
+            f'a {type(student).__name__} cannot be a student: its own parts {taken} would be hidden by those of the '
+            'distiller, and it wants batches of several kinds. Distil the detector inside of it (student=cfg.detector) '
+            'with labels alone.'
+        )
+
+
 def _build_teachers(teacher: Any, others: Mapping[str, Any]) -> dict[str, FrozenTeacher]:
     if teacher is not None and DEFAULT in others:
         raise ValueError('teacher= is short for teachers=dict(default=...): give one of them')
     given = {**({} if teacher is None else {DEFAULT: teacher}), **others}
+    for cfg in [cfg for cfg in given.values() if not isinstance(cfg, FrozenTeacher)]:
+        check_arguments(FrozenTeacher, cfg, shared=())
     return {name: t if isinstance(t, FrozenTeacher) else FrozenTeacher(**t) for name, t in given.items()}
 
 

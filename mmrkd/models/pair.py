@@ -54,8 +54,12 @@ class Pair:
             )
         (own, own_layout), (others, others_layout) = student.dry_run(), teacher.adapter.dry_run()
         match = match_levels(student.levels(own), teacher.adapter.levels(others), resize)
-        if teacher.input_size is not None and not match.vectors:
-            raise ValueError('the teacher has an input_size of its own: that needs pooled features, not maps on a grid')
+        if teacher.input_size is not None and not match.vectors and resize is None:
+            raise ValueError(
+                'the teacher has an input_size of its own, so that the cells of its maps lie elsewhere than the '
+                "student's: allow its maps to be interpolated (resize='bilinear' of the distiller), or compare pooled "
+                'features'
+            )
         convert = InputConverter(student.model.data_preprocessor, teacher.model.data_preprocessor, teacher.input_size)
         return cls(student, teacher, match, layout_gap(own_layout, others_layout), convert, student_cfg)
 
@@ -88,6 +92,7 @@ class Pair:
         feats, cropped = [], {}
         for (s, t), own in zip(self.match.pairs, student_feats):
             same_stride = self.match.student_levels[s].stride == self.match.teacher_levels[t].stride
+            same_stride = same_stride and self.teacher.input_size is None
             feats.append(on_student_grid(features[t], own, same_stride, self.match.resize))
             if same_stride and _covers(features[t], own):  # a resized map would have another stride than its head knows
                 cropped[t] = feats[-1]

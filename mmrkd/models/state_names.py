@@ -10,6 +10,11 @@ METHODS_PREFIX = 'methods.'
 FSDP_PREFIX = '_fsdp_wrapped_module.'
 
 
+def plain_name(name: str) -> str:
+    """Returns the name that a parameter of the student has in the plain model; others stay as they are."""
+    return name[len(STUDENT_PREFIX) :] if name.startswith(STUDENT_PREFIX) else name
+
+
 def rename_on_save(_module: nn.Module, state_dict: 'OrderedDict[str, Tensor]', prefix: str, _metadata: Any) -> None:
     """Hook of ``state_dict()``: takes the prefix off the student's names, and puts those of the methods last."""
     if prefix.endswith(FSDP_PREFIX):

@@ -68,9 +68,9 @@ class FrozenTeacher:
         cfg: Config of the teacher, see :func:`load_model_config`.
         ckpt: Checkpoint file or address. Loaded strictly.
         allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
-        input_size: ``(height, width)`` of the images that it runs on, where the student's have another size and only
-            pooled features are compared (a transformer for 224 pixels, a student for 32). Defaults to None: the
-            student's size.
+        input_size: ``(height, width)`` of the images that it runs on, where the student's have another size (a
+            transformer for 224 pixels, a student for 32). Of maps only features can be compared then, and only if the
+            distiller may interpolate them (``resize``). Defaults to None: the student's size.
 
     Raises:
         ValueError: No checkpoint is given, or it does not fit the config (keys and shapes are listed).

@@ -9,7 +9,10 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+import mmrkd
 from mmrkd.engine.launch import add_common_arguments, build_runner, load_config, report_errors
+from mmrkd.plain_config import OWN_HOOKS
+from mmrkd.registry import type_names
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -130,9 +133,10 @@ class TestAutoScaleLr:
 
 
 class TestBuildRunner:
-    def test_the_runner_of_a_config(self, run_cfg, tmp_path):
-        runner = build_runner(run_cfg(tmp_path))
-        assert type(runner) is Runner and runner.work_dir == str(tmp_path)
+    def test_a_distillation_gets_ours_and_a_plain_config_mmengines(self, run_cfg, tmp_path):
+        for plain, kind in ((False, mmrkd.Runner), (True, Runner)):
+            runner = build_runner(run_cfg(tmp_path, plain=plain))
+            assert type(runner) is kind and runner.work_dir == str(tmp_path)
 
     def test_a_runner_of_the_users(self, run_cfg, tmp_path):
         from mmengine.registry import RUNNERS
@@ -142,7 +146,9 @@ class TestBuildRunner:
 
         RUNNERS.register_module(module=MyRunner)
         try:
-            assert type(build_runner(run_cfg(tmp_path, runner_type='MyRunner'))) is MyRunner
+            runner = build_runner(run_cfg(tmp_path, runner_type='MyRunner', custom_hooks=[]))
+            assert type(runner) is MyRunner
+            assert {name for hook in runner.hooks for name in type_names(hook)} >= set(OWN_HOOKS)
         finally:
             RUNNERS._module_dict.pop('MyRunner')
 

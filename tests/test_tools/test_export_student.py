@@ -1,6 +1,6 @@
 """The command as a user types it; what is exported is tested in tests/test_export.py."""
 
-import importlib.util
+import runpy
 import sys
 from pathlib import Path
 
@@ -14,15 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_settings_of_the_training_are_given_again(tmp_path, monkeypatch):
     """A teacher named with --cfg-options is not in the config file, and some forms need its weights."""
-    spec = importlib.util.spec_from_file_location('export_student', ROOT / 'tools/export_student.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     seen = []
-    monkeypatch.setattr(module, 'export', lambda cfg, *_: seen.append(cfg.model.teacher.ckpt) or ('a.py', 'a.pth'))
+    monkeypatch.setattr('mmrkd.export.export', lambda cfg, *_: seen.append(cfg.model.teacher.ckpt) or ('a.py', 'a.pth'))
     Config(dict(model=dict(teacher=dict(ckpt='old.pth')))).dump(tmp_path / 'cfg.py')
     options = ['--cfg-options', 'model.teacher.ckpt=new.pth']
     monkeypatch.setattr(sys, 'argv', ['export_student.py', str(tmp_path / 'cfg.py'), 'run.pth', *options])
-    module.main()
+    runpy.run_path(str(ROOT / 'tools/export_student.py'), run_name='__main__')
     assert seen == ['new.pth']
 
 

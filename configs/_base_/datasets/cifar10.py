@@ -5,8 +5,10 @@ The folder is `cifar10/` below `$MMRKD_DATA` (default: `data`). There is no vali
 
 data_root = '{{$MMRKD_DATA:data}}/cifar10/'
 metainfo = dict(classes=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'))
+images = dict(type='CustomDataset', _scope_='mmpretrain', data_root=data_root, metainfo=metainfo)
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
+    _scope_='mmpretrain',
     num_classes=10,
     mean=[125.307, 122.950, 113.865],
     std=[62.993, 62.089, 66.705],
@@ -30,9 +32,7 @@ train_dataloader = dict(
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='train', metainfo=metainfo, pipeline=train_pipeline
-    ),
+    dataset=dict(**images, data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
@@ -41,10 +41,8 @@ val_dataloader = dict(
     drop_last=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='test', metainfo=metainfo, pipeline=test_pipeline
-    ),
+    dataset=dict(**images, data_prefix='test', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='Accuracy', _scope_='mmpretrain', topk=(1,))
 test_evaluator = val_evaluator

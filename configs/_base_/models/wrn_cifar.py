@@ -2,6 +2,7 @@
 
 model = dict(
     type='ImageClassifier',
+    _scope_='mmpretrain',
     backbone=dict(type='mmrkd.WideResNet', depth=40, widen_factor=1),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(

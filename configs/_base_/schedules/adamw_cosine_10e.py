@@ -1,4 +1,4 @@
-"""AdamW, a short warm-up, cosine decay over 10 epochs; bfloat16 on any device."""
+"""AdamW, a short warm-up, cosine decay over 10 epochs; bfloat16 where the processor or GPU computes it."""
 
 _base_ = './adamw_cosine_24e.py'
 max_epochs = 10

@@ -1,4 +1,4 @@
-"""AdamW, a short warm-up, cosine decay over 24 epochs; bfloat16 on any device."""
+"""AdamW, a short warm-up, cosine decay over 24 epochs; bfloat16 where the processor or GPU computes it."""
 
 max_epochs = 24
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)

@@ -1,4 +1,4 @@
-"""SGD with momentum at 0.1 for a batch of 128, cosine decay over 30 epochs."""
+"""SGD with momentum at 0.1 for a batch of 128, cosine decay over 30 epochs; bfloat16 where the machine computes it."""
 
 max_epochs = 30
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.engine.optimizer_state import names_in, optimizers_of, rearrange
-from mmrkd.models.attendance import attend
+from mmrkd.models.attendance import attend, require_needed_hooks
 from mmrkd.models.method_state import describe_methods, present_names, restored_state
 from mmrkd.models.state_names import METHODS_PREFIX, STUDENT_PREFIX
 from mmrkd.registry import HOOKS
@@ -29,8 +29,9 @@ class _AttendingHook(Hook):
         self._attend(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """The model of a FlexibleRunner is not there before."""
+        """The model of a FlexibleRunner is not there before; hooks that methods need must be in the run, too."""
         self._attend(runner)
+        require_needed_hooks(distiller_of(runner), runner.hooks)
 
     def before_val(self, runner: Runner) -> None:
         """The same."""

@@ -12,7 +12,7 @@ class ClassCheckHook(Hook):
     """Compares the class names in a teacher's checkpoint with those of the training data.
 
     Only where a method compares classes with that teacher (:attr:`DistillMethod.compares_classes`): features may come
-    from a teacher that knows others.
+    from a teacher that knows others. ``check=dict(ignore=['class-names'])`` of the config accepts it.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -23,6 +23,9 @@ class ClassCheckHook(Hook):
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         expected = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+        check = getattr(runner, 'cfg', {}).get('check')
+        if isinstance(check, dict) and 'class-names' in (check.get('ignore') or ()):
+            return
         asked = {m.teacher for m in model.methods.values() if m.active and m.compares_classes}
         for teacher in [teacher for name, teacher in model.teachers.items() if name in asked]:
             if expected is not None and teacher.classes is not None and tuple(expected) != tuple(teacher.classes):

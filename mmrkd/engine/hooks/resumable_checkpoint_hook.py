@@ -35,14 +35,17 @@ class ResumableCheckpointHook(CheckpointHook):
     Args:
         on_write_error: What happens if a checkpoint cannot be written (disk full, quota): ``'stop'`` ends the training
             with an error, ``'continue'`` says so and trains on. The previous checkpoint stays in both cases.
+        on_other_teacher: What a resume does if a teacher's weights are not those of the run so far: ``'stop'``, or
+            ``'continue'`` where a hook exchanges them on purpose.
         **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
     """
 
-    def __init__(self, *args: Any, on_write_error: str = 'stop', **kwargs: Any) -> None:
+    def __init__(self, *args: Any, on_write_error: str = 'stop', on_other_teacher: str = 'stop', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if on_write_error not in ('stop', 'continue'):
-            raise ValueError(f"on_write_error must be 'stop' or 'continue', found {on_write_error!r}")
-        self.on_write_error = on_write_error
+        for name, value in dict(on_write_error=on_write_error, on_other_teacher=on_other_teacher).items():
+            if value not in ('stop', 'continue'):
+                raise ValueError(f"{name} must be 'stop' or 'continue', found {value!r}")
+        self.on_write_error, self.on_other_teacher = on_write_error, on_other_teacher
         self._random_states: Optional[list[dict]] = None
         self._teachers: Optional[dict[str, str]] = None
 
@@ -144,12 +147,19 @@ class ResumableCheckpointHook(CheckpointHook):
         before = state.get('teachers') or dict(default=state.get('teacher'))  # checkpoints of before know one teacher
         for name, found in self._fingerprints(runner).items():
             expected = before.get(name, found)
-            if expected is not None and expected != found:
+            if expected is None or expected == found:
+                continue
+            message = (
+                f'another teacher ({name}): its weights are not those of the run so far (SHA-256 {expected[:12]}, '
+                f'found {found[:12]}).'
+            )
+            if self.on_other_teacher == 'stop':
                 raise ValueError(
-                    f'cannot resume with another teacher ({name}): its weights are not those of the run so far (SHA-256'
-                    f' {expected[:12]}, found {found[:12]}). Was its file replaced? Put the old one back, or start a '
-                    'new run with load_from instead of resume.'
+                    f'cannot resume with {message} Was its file replaced? Put the old one back, or start a new run '
+                    "with load_from instead of resume. If it is meant, set on_other_teacher='continue' in "
+                    'default_hooks.checkpoint.'
                 )
+            print_log(f'resumed with {message}', 'current')
 
     def _fingerprints(self, runner: Runner) -> dict[str, str]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

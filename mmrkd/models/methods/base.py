@@ -58,6 +58,7 @@ class DistillMethod(BaseModule):
         statistics: BatchNorm statistics under which the method sees its teacher, see :meth:`FrozenTeacher.extract`.
         phases: In their order; empty if the training has none. :class:`mmrkd.engine.hooks.PhaseHook` enters them.
         phase_epochs: Epochs after which the second, third, ... phase begins.
+        needed_hooks: Names of hooks without which it would silently train something else.
         scale: Factor on the method's own losses, which a schedule moves; at 0 the method is not run.
         on_duty: ``False`` while another teacher of a sequence has its turn.
         refused: Variants that this pair of models cannot have -> why.
@@ -76,6 +77,7 @@ class DistillMethod(BaseModule):
     views: tuple[str, ...] = ()
     phases: tuple[Phase, ...] = ()
     phase_epochs: tuple[int, ...] = ()
+    needed_hooks: tuple[str, ...] = ()
     scale: float = 1.0
     on_duty: bool = True
     refused: Mapping[str, str] = MappingProxyType({})

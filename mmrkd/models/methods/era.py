@@ -147,6 +147,11 @@ class ERA(DistillMethod):
             self.neck.silence(self.start_branches)
 
     @property
+    def needed_hooks(self) -> tuple[str, ...]:
+        """Branches that wait would wait for ever."""
+        return ('ExpandHook',) if self.start_branches < self.num_branches else ()
+
+    @property
     def compares_classes(self) -> bool:
         """Whether the teacher's head judges, or its outputs are compared."""
         return bool(self.w_kd or self.judged_steps)
@@ -235,6 +240,8 @@ class ERA(DistillMethod):
     def _check_heads(self, pair: Pair) -> None:
         if self.judged_steps or self.w_kd:
             pair.require_same_classes('ERA with TWI or a KL term')
+            if not pair.match.vectors:  # the teacher's head would be told boxes in the student's pixels
+                pair.require_same_pixels('ERA with TWI or a KL term')
         if self.w_kd and pair.layout_gap is not None:
             print_log(f'ERA: the KL term is off, the two heads do not line up: {pair.layout_gap}', 'current')
             self.w_kd, self.twi_kd = 0.0, False

@@ -104,6 +104,11 @@ class ResidualKD(DistillMethod):
             raise ValueError('the progressive scheme trains S by L_S and A by L_A alone: both weights must not be 0')
 
     @property
+    def needed_hooks(self) -> tuple[str, ...]:
+        """Without it no phase begins."""
+        return ('PhaseHook',) if self.progressive else ()
+
+    @property
     def progressive(self) -> bool:
         """Whether training has phases."""
         return self.scheme == 'progressive'

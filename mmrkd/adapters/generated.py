@@ -1,0 +1,57 @@
+"""A batch of random images with objects, for timing a model without its data."""
+
+from typing import Any
+
+import torch
+from mmengine.structures import InstanceData
+
+from mmrkd.adapters.base import ModelAdapter
+from mmrkd.adapters.detection import DetectionAdapter
+
+
+def generated_batch(adapter: ModelAdapter, batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns what a dataloader would give, before the preprocessor of a model.
+
+    Args:
+        adapter: Of the model that is to read it.
+        batch_size: Number of images.
+        size: Height and width.
+
+    Returns:
+        ``inputs``, a list of uint8 images ``(3, H, W)``, and ``data_samples``: one label, or eight boxes and
+        masks with a quarter of the image's sides.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch_size)]
+    classes = adapter.num_classes or 1
+    make = _detection_sample if isinstance(adapter, DetectionAdapter) else _classification_sample
+    return dict(inputs=images, data_samples=[make(size, classes, generator) for _ in images])
+
+
+def _classification_sample(size: tuple[int, int], classes: int, generator: torch.Generator) -> Any:
+    from mmpretrain.structures import DataSample
+
+    sample = DataSample(metainfo=dict(img_shape=size, ori_shape=size, num_classes=classes))
+    return sample.set_gt_label(int(torch.randint(0, classes, (), generator=generator)))
+
+
+def _detection_sample(size: tuple[int, int], classes: int, generator: torch.Generator) -> Any:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    (height, width), count = size, 8
+    corners = torch.rand(count, 2, generator=generator) * 0.75 * torch.tensor([width, height])
+    boxes = torch.cat([corners, corners + 0.25 * torch.tensor([width, height])], dim=1)
+    masks = torch.zeros(count, height, width, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(
+        metainfo=dict(img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.randint(0, classes, (count,), generator=generator),
+        masks=BitmapMasks(masks.numpy(), height, width),
+    )
+    sample.ignored_instances = InstanceData(bboxes=boxes.new_zeros(0, 4), labels=boxes.new_zeros(0).long())
+    return sample
