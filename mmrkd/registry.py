@@ -17,5 +17,7 @@ STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmrkd', loc
 ADAPTERS = Registry(
     'adapter',
     scope='mmrkd',
-    locations=[f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'whole_classification')],
+    locations=[
+        f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'retrieval', 'whole_classification')
+    ],
 )
