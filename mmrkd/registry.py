@@ -26,7 +26,9 @@ STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locat
 ADAPTERS = Registry(
     'adapter',
     scope=SCOPE,
-    locations=[f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'whole_classification')],
+    locations=[
+        f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'retrieval', 'whole_classification')
+    ],
 )
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope=SCOPE, locations=['mmrkd.runner'])
 ALL = (MODELS, HOOKS, LOOPS, OPTIM_WRAPPERS, STRATEGIES, RUNNERS)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.report import report
-from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_retinanet
+from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -90,3 +90,46 @@ def test_report_has_a_row_for_each_model_and_draws_both_pictures(tmp_path, datas
     assert (tmp_path / 'table.md').read_text() == table + '\n'
     for picture in ('curves.png', 'detections.png'):
         assert len(np.unique(np.asarray(Image.open(tmp_path / picture)))) > 10
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two images of two classes, as a dataloader config of mmpretrain."""
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / 'data' / name / '0.png')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    return dict(
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='CustomDataset', data_root=str(tmp_path / 'data'), pipeline=pipeline),
+    )
+
+
+def classifier_run(folder, folders, metric, save_best=None):
+    cfg = dict(default_hooks=dict(checkpoint=dict(save_best=save_best))) if save_best else {}
+    model = tiny_classifier()
+    path, work_dir = finished_run(
+        folder, folders, model, build_model(model).state_dict(), [{metric: 62.5, 'step': 1}], cfg=cfg
+    )
+    cfg = Config.fromfile(path)
+    cfg.default_scope = 'mmpretrain'
+    cfg.dump(path)
+    return path, work_dir
+
+
+def test_classifiers_are_judged_by_their_accuracy_in_percent(tmp_path, folders):
+    table = report({'alone': classifier_run(tmp_path / 'run', folders, 'accuracy/top1')}, str(tmp_path))
+    header, _, row = ([cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines())
+    assert header[1] == 'accuracy/top1, last epoch' and row[:3] == ['alone', '62.5', '62.5']
+    assert (tmp_path / 'curves.png').exists() and not (tmp_path / 'detections.png').exists()
+
+
+def test_what_the_best_checkpoint_is_chosen_by_counts(tmp_path, folders):
+    run = classifier_run(tmp_path / 'run', folders, 'accuracy/top5', 'accuracy/top5')
+    assert '| alone | 62.5 |' in report({'alone': run}, str(tmp_path))
+    other = classifier_run(tmp_path / 'other', folders, 'accuracy/top1')
+    with pytest.raises(ValueError, match='judged by one metric.*accuracy/top5.*accuracy/top1'):
+        report({'alone': run, 'other': other}, str(tmp_path))

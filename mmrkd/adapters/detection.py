@@ -7,7 +7,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmrkd.adapters.dense_outputs import DenseOutputs
-from mmrkd.adapters.judging import check_ground_truth, heads_in_training, one_branch_predicts, without_mask_head
+from mmrkd.adapters.judging import (
+    check_ground_truth,
+    check_text,
+    heads_in_training,
+    one_branch_predicts,
+    without_mask_head,
+)
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.registry import ADAPTERS
 from mmrkd.structures import Features
@@ -96,6 +102,15 @@ class DetectionAdapter(DenseOutputs):
         metas = [sample.metainfo for sample in samples]
         results = self.model.bbox_head.predict_by_feat(*mixed, batch_img_metas=metas, rescale=True)
         return self.model.add_pred_to_datasample(samples, results)
+
+    def predict(self, feats: Any, inputs: Tensor, samples: Samples) -> Sequence:
+        """Predicts from given features, with the detector's own post-processing.
+
+        Raises:
+            ValueError: The detector looks for words and the samples have none.
+        """
+        check_text(self.model, samples)
+        return super().predict(feats, inputs, samples)
 
     def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
         """Computes the detector's own losses, without its mask branch where the batch has no masks.

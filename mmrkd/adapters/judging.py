@@ -8,6 +8,8 @@ from torch import nn
 from mmrkd.adapters.samples import Samples, missing_in
 from mmrkd.adapters.state import unchanged
 
+TEXT = "a dataset with return_classes=True, and 'text' and 'custom_entities' among the meta_keys of PackDetInputs"
+
 
 def one_branch_predicts(model: nn.Module) -> bool:
     """Whether this is a TridentNet that trains several branches and predicts with one of them."""
@@ -58,11 +60,26 @@ def check_ground_truth(model: nn.Module, samples: Samples) -> None:
     semantic = [m for m in (model, getattr(model, 'roi_head', None)) if getattr(m, 'semantic_head', None) is not None]
     others = [child for name, child in model.named_children() if name != 'roi_head']
     masks = hasattr(model, 'mask_head') or any(hasattr(m, 'loss_mask') for child in others for m in child.modules())
-    needed = [*(['gt_instances.masks'] if masks else []), *(['gt_sem_seg'] if semantic else [])]
-    missing = missing_in(samples, *needed)
+    needed = {
+        'gt_instances.masks': 'LoadAnnotations with_mask' if masks else '',
+        'gt_sem_seg': 'LoadAnnotations with_seg' if semantic else '',
+        'text': TEXT if reads_text(model) else '',
+    }
+    missing = missing_in(samples, *(field for field, source in needed.items() if source))
     if missing:
+        sources = ', '.join(needed[field] for field in missing)
         raise ValueError(
             f"TWI needs the ground truth of the teacher's own losses: {type(model).__name__} needs {missing}, and the "
-            'data has none. Load it (LoadAnnotations with_mask, with_seg), or use features alone: ERA with '
-            'twi_on="none" and w_kd=0, or FitNets'
+            f'data has none. Load it ({sources}), or use features alone: ERA with twi_on="none" and w_kd=0, or FitNets'
         )
+
+
+def check_text(model: nn.Module, samples: Samples) -> None:
+    """Raises ValueError if a detector that looks for words (GLIP, Grounding DINO) is given none."""
+    if reads_text(model) and missing_in(samples, 'text'):
+        raise ValueError(f"{type(model).__name__} looks for what a text names, and the data has no 'text': {TEXT}")
+
+
+def reads_text(model: nn.Module) -> bool:
+    """Whether a detector looks for words and not for classes that it knows by number."""
+    return isinstance(getattr(model, 'language_model', None), nn.Module)

@@ -30,7 +30,8 @@ def unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
     seen: set[int] = set()
     for module in modules:
         undo.extend(_slot(module._buffers, name, buffer) for name, buffer in module._buffers.items())
-        undo.extend(_remember_attributes(module, seen))
+        if type(module).__module__.split('.')[0] != 'torch':  # those of torch keep all they know in buffers
+            undo.extend(_remember_attributes(module, seen))
     try:
         yield
     finally:

@@ -504,3 +504,19 @@ def test_scores_that_are_probabilities_are_blended_as_logits():
         adapter.blend(own, other, 0.25, samples)
     assert torch.allclose(mixed[0], (0.75 * own[0][0].logit()).sigmoid(), atol=1e-4)
     assert torch.allclose(mixed[1], own[0][1], atol=1e-4)
+
+
+def test_a_detector_of_words_says_that_it_has_none():
+    """A Grounding DINO beside data without ``text`` ended in an AttributeError in the step."""
+    model = Detector(bbox_head=Counting())
+    model.language_model = nn.Identity()
+    adapter = DetectionAdapter(model.eval())
+    inputs, samples = torch.rand(2, 3, 4, 4), detection_batch()['data_samples']
+    feats = adapter.extract(inputs)
+    with pytest.raises(ValueError, match=r"Detector needs \['text'\].*return_classes=True.*FitNets"):
+        adapter.judge(feats, inputs, samples)
+    with pytest.raises(ValueError, match="no 'text': a dataset with return_classes=True"):
+        adapter.predict(feats, inputs, samples)
+    for sample in samples:
+        sample.set_metainfo(dict(text=('cat', 'dog')))
+    assert adapter.judge(feats, inputs, samples)[0]['loss'].requires_grad

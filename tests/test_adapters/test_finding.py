@@ -12,6 +12,7 @@ from torch import nn
 from mmrkd.adapters import ModelAdapter, build_adapter, find_adapter
 from mmrkd.adapters.classification import ClassificationAdapter
 from mmrkd.adapters.detection import DetectionAdapter
+from mmrkd.adapters.retrieval import RetrievalAdapter
 from mmrkd.adapters.whole_classification import WholeClassificationAdapter
 from mmrkd.registry import ADAPTERS
 from mmrkd.testing import build_model, tiny_classifier, tiny_retinanet
@@ -111,10 +112,11 @@ def test_two_for_the_same_class_that_are_strangers_are_an_error():
 
 
 def test_each_library_has_its_own():
-    from mmpretrain.models import HuggingFaceClassifier, TimmClassifier
+    from mmpretrain.models import HuggingFaceClassifier, ImageToImageRetriever, TimmClassifier
 
     assert type(build_adapter(build_model(tiny_classifier()))) is ClassificationAdapter
     assert find_adapter(TimmClassifier) is find_adapter(HuggingFaceClassifier) is WholeClassificationAdapter
+    assert find_adapter(ImageToImageRetriever) is RetrievalAdapter
 
 
 class TestModelsWithoutImages:

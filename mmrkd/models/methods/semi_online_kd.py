@@ -102,12 +102,12 @@ class SemiOnlineKD(DistillMethod):
         pair.require_ground_truth('SemiOnlineKD')
         if any((self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student)):
             pair.require_same_layout('SemiOnlineKD')
+            self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
         if self.teacher_bn == 'train':
             self.statistics = TeacherStatistics(pair.teacher)
         split = self.split or (None if pair.match.vectors else 'neck')
         self.bridge = KnowledgeBridge(pair, split, self.init, self.statistics)
         self.teacher_taps = self.bridge.taps
-        self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
         if self.feature_loss is not None:
             self._setup_features(pair)
 
@@ -129,10 +129,13 @@ class SemiOnlineKD(DistillMethod):
         feats = self.bridge.extract_like(teacher)
         task, outputs = self.bridge.adapter.task_loss(feats, teacher.inputs, samples)
         losses = {'loss_bridge_task': self.w_bridge_task * sum_losses(task)}
-        if self.w_teacher_bridge:
-            losses.update(self.mimicry('loss_teacher_bridge', self.w_teacher_bridge, outputs, teacher.outputs))
-        losses.update(self.mimicry('loss_student_bridge', self.w_student_bridge, outputs, student.outputs))
-        losses.update(self.mimicry('loss_bridge_student', self.w_bridge_student, student.outputs, outputs))
+        for way, weight, learns, target in (
+            ('teacher_bridge', self.w_teacher_bridge, outputs, lambda: teacher.outputs),  # asks the teacher's head
+            ('student_bridge', self.w_student_bridge, outputs, lambda: student.outputs),
+            ('bridge_student', self.w_bridge_student, student.outputs, lambda: outputs),
+        ):
+            if weight:
+                losses.update(self.mimicry(f'loss_{way}', weight, learns, target()))
         if self.feature_loss is not None:
             losses.update(self._feature_losses(student, teacher, feats))
         return losses

@@ -141,6 +141,33 @@ class TestBuilding:
             build_distiller(tiny_retinanet(), teacher, [dict(type='mmrkd.KD')])
 
 
+def test_a_head_of_somebody_else_is_declared_in_a_subclass():
+    from mmdet.models import RetinaHead
+
+    from mmrkd.adapters.box_forms import distances
+    from mmrkd.adapters.dense_heads import READINGS, HeadReading
+    from mmrkd.adapters.detection import DetectionAdapter
+
+    class MyHead(RetinaHead):
+        """Gives probabilities, and sides in strides."""
+
+    class MyAdapter(DetectionAdapter):
+        reading_of_mine = HeadReading(lambda head: distances(head, 'strides'), probabilities=True)
+        readings = {**READINGS, f'{MyHead.__module__}.{MyHead.__qualname__}': reading_of_mine}
+
+    model = build_model(tiny_retinanet())
+    model.bbox_head.__class__ = MyHead
+    adapter = MyAdapter(model)
+    layout = adapter.dry_run()[1]
+    assert (layout['scores'], layout['boxes']) == ('probabilities', 'distances in strides')
+    (scores, boxes), other = outputs_of(1), outputs_of(2)
+    outputs = [level.detach().sigmoid() for level in scores], [level.detach().abs() + 1 for level in boxes]
+    expected = bernoulli_kl(flat(other[0], 4), flat(scores, 4), 1.0).item()
+    target = [level.detach().sigmoid() for level in other[0]], outputs[1]
+    found = OutputMimicry(adapter)('loss', 1.0, outputs, target)
+    assert found['loss'].item() == pytest.approx(expected, rel=1e-3) and found['loss_box'].item() == 0
+
+
 def fcos(**head):
     cfg = tiny_retinanet()
     own = dict(type='FCOSHead', num_classes=4, in_channels=16, feat_channels=16, stacked_convs=1, norm_cfg=None)
