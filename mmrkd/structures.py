@@ -198,7 +198,8 @@ class _View:
         all_feats: All features as the model's head takes them.
         compute_outputs: Gives the outputs of the dense or classification head; called at most once.
         taps: Outputs of the modules that methods asked for, by module name.
-        views: Further views of the same images by their names, see :attr:`DistillMethod.views`; this one is the first.
+        views: All views of the same images by their names, this one included, where a method reads several
+            (:attr:`DistillMethod.views`).
     """
 
     inputs: Tensor

@@ -39,6 +39,39 @@ def unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
             step()
 
 
+def numbers_in(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yields the numbers and tensors that a model keeps in Python attributes, its assigners' and losses' included.
+
+    Args:
+        model: A model. Parameters and buffers, which a state dict holds, are not among them.
+
+    Yields:
+        A name for each, and the number or tensor, in an order that depends on the model alone.
+    """
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if type(module).__module__.split('.')[0] != 'torch':
+            own = {key: value for key, value in vars(module).items() if key not in OWN}
+            yield from _numbers(name, own, seen)
+
+
+def _numbers(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (Tensor, bool, int, float)):
+        yield name, value
+    elif id(value) in seen or isinstance(value, LEFT_ALONE):
+        return
+    elif isinstance(value, (list, tuple, deque)):
+        seen.add(id(value))
+        for index, item in enumerate(value):
+            yield from _numbers(f'{name}.{index}', item, seen)
+    elif isinstance(value, dict):
+        for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
+            yield from _numbers(f'{name}.{key}', item, seen)
+    elif hasattr(value, '__dict__') and type(value).__module__.split('.')[0] not in FOREIGN:
+        seen.add(id(value))
+        yield from _numbers(name, vars(value), seen)
+
+
 def _remember(value: Any, seen: set[int]) -> Iterator[Undo]:
     """How to undo changes inside a value; an attribute that is replaced is the business of its owner."""
     if id(value) in seen or isinstance(value, LEFT_ALONE):

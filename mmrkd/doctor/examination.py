@@ -100,7 +100,7 @@ def examine_run(
         boxes = examine_annotations(cfg, datasets, report)
     with report.expecting('build-failed'):
         _describe(distiller, report)
-        examine_distiller(distiller, cfg.model.get('methods') or [], report)
+        examine_distiller(distiller, report)
         datasets = {name: dataset for name, dataset in datasets.items() if has_content(name, dataset, report)}
         examine_classes(distiller, datasets, report)
     if any(fault.name in ('class-count', 'teacher-nan', 'batch-size') for fault in report.faults):

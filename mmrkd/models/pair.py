@@ -127,6 +127,10 @@ class Pair:
         _refuse(what, self.student, self.teacher.adapter, None)
 
 
+class HeadsDiffer(ValueError):
+    """A term compares the outputs of two heads one by one, but they do not line up."""
+
+
 def require_ground_truth(student: ModelAdapter, other: ModelAdapter, what: str) -> None:
     """Raises ValueError if the other model's own losses need what the student is trained without."""
     if other.with_mask and not student.with_mask:
@@ -149,7 +153,7 @@ def _refuse(what: str, student: ModelAdapter, other: ModelAdapter, gap: Optional
             'alone (FitNets, or ERA with twi_on="none" and w_kd=0).'
         )
     if gap is not None:
-        raise ValueError(
+        raise HeadsDiffer(
             f'{what} compares the outputs of the heads one by one, but they do not line up: {gap}. '
             'Give both models the same classes, strides, priors and box coder, or use a method on features.'
         )

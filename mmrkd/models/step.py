@@ -1,6 +1,6 @@
 """One training step: every pass of student and teachers that the active methods read, each run once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Optional
 
@@ -43,6 +43,7 @@ class Step:
         names: Sequence[str] = (),
     ) -> None:
         self.adapter, self.active, self.samples = adapter, active, samples
+        self.first, self.shown = names[0] if names else '', []
         self.others: dict[str, Tensor] = {}
         for method in active:
             if method.views:
@@ -57,8 +58,9 @@ class Step:
         return self
 
     def __exit__(self, *_error: Any) -> None:
-        for view in self.teacher_passes.values():
+        for view in self.shown:
             view.views = {}
+        self.shown.clear()
         self.student_passes.clear()
         self.teacher_passes.clear()
 
@@ -67,19 +69,22 @@ class Step:
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
-        view.views = self._others(partial(self._student_view_of, method))
-        return view
+        return self._with_views(view, partial(self._student_view_of, method))
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
         """Returns what a method sees of its teacher; ``None`` if it needs none."""
         if not method.needs_teacher:
             return None
         view = self._teacher_view_of(method, None)
-        view.views = self._others(partial(self._teacher_view_of, method))
-        return view
+        return self._with_views(view, partial(self._teacher_view_of, method))
 
-    def _others(self, compute: Any) -> Mapping[str, Any]:
-        return NamedViews(**{name: partial(compute, name) for name in self.others}) if self.others else {}
+    def _with_views(self, view: Any, compute: Any) -> Any:
+        """Lets a view find all views of the images, itself included, by their names."""
+        if self.others:
+            others = {name: partial(compute, name) for name in self.others}
+            view.views = NamedViews(**{self.first: lambda: view}, **others)
+            self.shown.append(view)
+        return view
 
     def _student_view_of(self, method: DistillMethod, name: str) -> StudentView:
         """A further view: a pass of its own, with a BatchNorm batch of its own."""

@@ -12,6 +12,7 @@ from mmengine.hub import get_config
 from torch import Tensor, nn
 
 from mmrkd.adapters import build_adapter
+from mmrkd.adapters.state import numbers_in
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
 from mmrkd.registry import MODELS
 
@@ -117,17 +118,27 @@ class FrozenTeacher:
         with nullcontext() if statistics is None else statistics.drifting():
             return self.adapter.training_outputs(feats)
 
-    def fingerprint(self) -> str:
-        """Returns a SHA-256 over every weight and buffer: equal before and after any training."""
+    def fingerprint(self, weights_only: bool = False) -> str:
+        """Returns a SHA-256 over all that the teacher knows: equal before and after any training.
+
+        Args:
+            weights_only: Weights and buffers, as checkpoints of before have it; otherwise also the numbers that heads,
+                assigners and losses keep in Python attributes (DDOD, Dynamic R-CNN). Defaults to False.
+        """
         digest = hashlib.sha256()
         for name, value in sorted(_state(self.model).items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + _bytes(value))
+        for name, value in () if weights_only else numbers_in(self.model):
+            digest.update(name.encode() + (_bytes(value) if isinstance(value, Tensor) else repr(value).encode()))
         return digest.hexdigest()
 
     def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
         # EMA copies the distiller; one teacher is enough for all copies.
         return self
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.models import Distiller, FrozenTeacher
+from mmrkd.models.pair import HeadsDiffer
 from mmrkd.models.teacher import load_model_config
 from mmrkd.testing import (
     annotated_batch,
@@ -231,7 +232,7 @@ def _failed(methods: dict[str, list[str]]) -> bool:
 
 def _try(student: ConfigDict, teacher: FrozenTeacher, names: Sequence[str], result: dict[str, Any]) -> list[str]:
     try:
-        distiller = build_distiller(student, teacher, [METHODS[name] for name in names])
+        distiller = _build(student, teacher, [METHODS[name] for name in names])
     except ValueError as error:
         return ['n/a', describe(error)]
     except Exception as error:  # noqa: BLE001
@@ -250,6 +251,16 @@ def _try(student: ConfigDict, teacher: FrozenTeacher, names: Sequence[str], resu
             return ['fails', describe(error)]
         remarks.append(f'trains; its prediction fails without distillation too ({describe(own)})')
     return ['works', '; '.join(remarks)]
+
+
+def _build(student: ConfigDict, teacher: FrozenTeacher, methods: Sequence[dict]) -> Distiller:
+    """Builds with the KL term of ERA, or without it where the heads do not line up."""
+    try:
+        return build_distiller(student, teacher, methods)
+    except HeadsDiffer:
+        return build_distiller(
+            student, teacher, [{**method, 'w_kd': 0} if 'w_kd' in method else method for method in methods]
+        )
 
 
 def _error_of(function: Callable, *args: Any) -> Optional[Exception]:

@@ -336,7 +336,7 @@ def negative_weight(cfg, folder):
     cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat=-1.0)]
 
 
-@seeded('heads-differ', 'teacher-untrained')
+@seeded('heads-differ')
 def logits_of_heads_that_differ(cfg, folder):
     teacher = tiny_retinanet(16, 24)
     teacher['bbox_head']['anchor_generator']['ratios'] = [1.0]

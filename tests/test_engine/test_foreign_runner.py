@@ -56,3 +56,28 @@ def test_a_loop_that_is_written_by_hand_is_left_alone(teachers):
 
 def test_with_both_hooks_it_trains(run_cfg, train, tmp_path):
     assert train(run_cfg(tmp_path)).iter == 4
+
+
+class TestHooksThatMethodsNeed:
+    """A method that would silently train something else without a hook says so before the first step."""
+
+    WAITING = dict(type='mmrkd.ERA', num_branches=2, start_branches=1)
+
+    def test_branches_that_would_wait_for_ever(self, run_cfg, train, tmp_path):
+        with pytest.raises(ValueError, match="era needs a ExpandHook, and the run has none: add dict.type='mmrkd.E"):
+            train(run_cfg(tmp_path, methods=(self.WAITING,)))
+        assert not list(tmp_path.glob('*.pth'))
+
+    def test_with_the_hook_they_join_in(self, run_cfg, train, tmp_path):
+        cfg = run_cfg(tmp_path, methods=(self.WAITING,))
+        cfg.custom_hooks.append(dict(type='mmrkd.ExpandHook', at=[1]))
+        assert train(cfg).model.methods['era'].active_branches == 2
+
+    def test_a_subclass_of_the_hook_will_do(self, run_cfg, train, tmp_path):
+        from mmrkd.engine import ExpandHook
+        from mmrkd.registry import HOOKS
+
+        HOOKS.register_module(module=type('MyExpandHook', (ExpandHook,), {}), force=True)
+        cfg = run_cfg(tmp_path, methods=(self.WAITING,))
+        cfg.custom_hooks.append(dict(type='mmrkd.MyExpandHook', at=[1]))
+        assert train(cfg).iter == 4

@@ -190,3 +190,32 @@ class TestShared:
         assert {name: t.fingerprint() for name, t in distiller.teachers.items()} == before
         assert not torch.equal(distiller.student.backbone.conv1.weight, weights) or weights.eq(0).all()
         assert list(distiller.teachers) == ['a', 'b']
+
+
+class TestTeacherOfAnotherSize:
+    """A detector's teacher that sees the images at twice the student's resolution."""
+
+    def build(self, saved, *methods, **kwargs):
+        teacher = dict(deepcopy(saved['a']), input_size=(192, 192))
+        return build_distiller(tiny_retinanet(), teacher, list(methods), seed=3, **kwargs)
+
+    def test_its_maps_are_interpolated_if_that_is_allowed(self, saved):
+        distiller = self.build(saved, HINT, resize='bilinear').train()
+        inputs, samples = model_inputs(distiller, detection_batch(size=96))
+        view = distiller.pair.teacher_view(
+            inputs, samples, distiller.pair.student_feats(distiller.adapter.extract(inputs))
+        )
+        assert view.inputs.shape[2:] == (192, 192) and [f.shape[-1] for f in view.all_feats] == [24, 12, 6]
+        assert [f.shape[-1] for f in view.feats] == [12, 6, 3]
+        expected = torch.nn.functional.interpolate(view.all_feats[0], (12, 12), mode='bilinear', align_corners=False)
+        assert torch.equal(view.feats[0], expected), 'resized, and not the upper left quarter of it'
+        assert torch.isfinite(distiller(inputs, samples, mode='loss')['fitnets.loss_feat'])
+
+    def test_otherwise_it_is_refused_with_the_way_out(self, saved):
+        with pytest.raises(ValueError, match="allow its maps to be interpolated .resize='bilinear'"):
+            self.build(saved, HINT)
+
+    def test_its_head_would_judge_in_other_pixels(self, saved):
+        with pytest.raises(ValueError, match='ERA with TWI or a KL term compares maps cell by cell'):
+            self.build(saved, dict(type='mmrkd.ERA'), resize='bilinear')
+        self.build(saved, dict(type='mmrkd.ERA', twi_on='none', w_kd=0.0), resize='bilinear')

@@ -324,3 +324,30 @@ def test_it_is_nobodys_submodule(saved):
 
     holder = Holder()
     assert not list(holder.parameters()) and not holder.state_dict() and len(list(holder.modules())) == 1
+
+
+class TestWhatALossMayWrite:
+    """The fingerprint covers all of it."""
+
+    def test_numbers_in_python_attributes_are_part_of_it(self, saved):
+        teacher = FrozenTeacher(**saved)
+        before, weights = teacher.fingerprint(), teacher.fingerprint(weights_only=True)
+        head = teacher.model.bbox_head
+        for write in (
+            lambda: setattr(head, 'seen', 3),
+            lambda: setattr(head, 'counts', [1.0, torch.ones(2)]),
+            lambda: head.counts.append(2),
+            lambda: head.counts[1].add_(1),
+            lambda: setattr(head.assigner, 'pos_iou_thr', 0.123),
+        ):
+            write()
+            assert teacher.fingerprint() != before
+            before = teacher.fingerprint()
+        assert teacher.fingerprint(weights_only=True) == weights
+        head.prior_generator.strides[0] = (1, 1)
+        assert teacher.fingerprint() != before
+
+    def test_it_is_the_same_for_a_model_that_is_built_again_and_used(self, saved):
+        first, second = FrozenTeacher(**saved), FrozenTeacher(**saved)
+        second.outputs(second.extract(torch.rand(1, 3, 64, 64)))
+        assert first.fingerprint() == second.fingerprint()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 
 from mmrkd.models import DistillMethod
+from mmrkd.models.pair import HeadsDiffer
 from mmrkd.models.teacher import load_model_config
 from mmrkd.testing import (
     NUM_CLASSES,
@@ -107,9 +108,12 @@ def one_step(student, teacher, methods, batch, folder, **kwargs):
 
 
 class TestOtherHeads:
-    def test_features_and_twi_work_and_the_dense_term_is_off_with_the_reason(self, tmp_path, capsys):
-        methods = [dict(ERA, w_kd=1.0)]
-        distiller, terms = one_step(tiny_retinanet(), tiny_fcos(), methods, detection_batch(), tmp_path)
+    def test_a_weight_for_the_dense_term_is_refused_with_the_reason(self, tmp_path):
+        with pytest.raises(HeadsDiffer, match='KL term of ERA.*do not line up.*priors: student'):
+            one_step(tiny_retinanet(), tiny_fcos(), [dict(ERA, w_kd=1.0)], detection_batch(), tmp_path)
+
+    def test_features_and_twi_work(self, tmp_path, capsys):
+        distiller, terms = one_step(tiny_retinanet(), tiny_fcos(), [ERA], detection_batch(), tmp_path)
         own = {name for name in terms if name.startswith('era.')}
         assert own == {f'era.loss_{n}' for n in ('feat', 'res_1', 'res_2', 'twi_0', 'twi_2')}
         era = distiller.methods[0]

@@ -25,7 +25,8 @@ class TwoViews(DistillMethod):
             return {'loss_one': student.feats[0].square().mean()}
         other, target = student.views['strong'], teacher.views['strong']
         self.seen = (student.inputs, other.inputs, target.inputs)
-        assert student.views['strong'] is other, 'computed once'
+        assert student.views['weak'] is student and teacher.views['weak'] is teacher
+        assert list(student.views) == ['weak', 'strong'] and student.views['strong'] is other, 'computed once'
         return {
             'loss_two': (other.feats[0].mean() - target.feats[0].mean()).square(),
             'loss_logits': other.outputs.square().mean(),

@@ -11,11 +11,11 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmrkd.checkpoint import RUN_STATE
 from mmrkd.engine.checkpoint_backend import NAME, CheckpointBackend
+from mmrkd.engine.hooks.checkpoint_hooks import distiller_of
 from mmrkd.engine.random_state import capture_random_state
 from mmrkd.registry import HOOKS
 
@@ -50,8 +50,9 @@ class ResumableCheckpointHook(CheckpointHook):
         self._teachers: Optional[dict[str, str]] = None
 
     def before_train(self, runner: Runner) -> None:
-        """Takes the place of mmengine's local storage."""
+        """Takes the place of mmengine's local storage, and hashes the teachers before they are used."""
         super().before_train(runner)
+        self._fingerprints(runner)
         if runner._resume:  # without it a validation that is made up for would not write its best score down
             self.last_ckpt = runner.message_hub.get_info('last_ckpt', None)
             if get_rank() == 0:
@@ -144,8 +145,11 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _require_same_teachers(self, runner: Runner, state: dict[str, Any]) -> None:
         """A teacher that joined or left is said by the methods that listen to it."""
-        before = state.get('teachers') or dict(default=state.get('teacher'))  # checkpoints of before know one teacher
-        for name, found in self._fingerprints(runner).items():
+        before, present = state.get('teachers'), self._fingerprints(runner)
+        if before is None:  # checkpoints of before know one teacher by its weights
+            before = dict(default=state.get('teacher'))
+            present = {name: t.fingerprint(weights_only=True) for name, t in distiller_of(runner).teachers.items()}
+        for name, found in present.items():
             expected = before.get(name, found)
             if expected is None or expected == found:
                 continue
@@ -162,9 +166,9 @@ class ResumableCheckpointHook(CheckpointHook):
             print_log(f'resumed with {message}', 'current')
 
     def _fingerprints(self, runner: Runner) -> dict[str, str]:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if self._teachers is None:
-            self._teachers = {name: t.fingerprint() for name, t in getattr(model, 'teachers', {}).items()}
+            teachers = getattr(distiller_of(runner), 'teachers', {})
+            self._teachers = {name: teacher.fingerprint() for name, teacher in teachers.items()}
         return self._teachers
 
 

@@ -54,7 +54,7 @@ class ERA(DistillMethod):
         kernel_size: Kernel of the branches on maps; ignored for vectors. Defaults to 3.
         wiring: What each branch reads, see the neck. Defaults to ``'parallel'``.
         w_task: Weight of the student's own losses, and factor of the default of ``w_twi``. Defaults to 1.
-        w_kd: Weight of the KL term*. On detectors whose heads do not line up it is switched off, with a message.
+        w_kd: Weight of the KL term*. Where the two heads do not line up the default is 0, and a weight is refused.
         tau: Temperature of the KL term. Defaults to 1.
         w_feat: Weight of the feature term*.
         w_res: Weight of the residual terms*.
@@ -242,8 +242,11 @@ class ERA(DistillMethod):
             pair.require_same_classes('ERA with TWI or a KL term')
             if not pair.match.vectors:  # the teacher's head would be told boxes in the student's pixels
                 pair.require_same_pixels('ERA with TWI or a KL term')
-        if self.w_kd and pair.layout_gap is not None:
-            print_log(f'ERA: the KL term is off, the two heads do not line up: {pair.layout_gap}', 'current')
+        if self.settings['w_kd']:  # asked for, and not the default
+            pair.require_same_layout('the KL term of ERA (w_kd)')
+        if pair.layout_gap is not None:
+            if self.w_kd:
+                print_log(f'ERA: the KL term is off, the two heads do not line up: {pair.layout_gap}', 'current')
             self.w_kd, self.twi_kd = 0.0, False
 
     def _freeze_unused(self) -> None:

@@ -16,6 +16,7 @@ from reference import (
     task_total,
 )
 
+from mmrkd.models.pair import HeadsDiffer
 from mmrkd.testing import (
     build_distiller,
     detection_batch,
@@ -305,10 +306,14 @@ def test_blend_is_refused_for_two_stages(wide_faster_rcnn):
         distiller.set_variant('blend')
 
 
-def test_kl_is_off_with_a_message_where_the_heads_differ(tmp_path, capsys):
+def test_a_weight_for_the_kl_is_refused_where_the_heads_differ(tmp_path):
+    with pytest.raises(HeadsDiffer, match=r'the KL term of ERA \(w_kd\) compares.*do not line up: outputs: student'):
+        build(other_anchors(tmp_path), double=False, w_kd=2.0)
+
+
+def test_without_one_the_judgement_has_no_kl_either(tmp_path):
     teacher = other_anchors(tmp_path)
-    distiller, inputs, samples = build(teacher, double=False, w_kd=2.0, twi_kd=True, twi_on='ends')
-    assert 'ERA: the KL term is off, the two heads do not line up: outputs: student' in capsys.readouterr().out
+    distiller, inputs, samples = build(teacher, double=False, w_kd=None, twi_kd=True, twi_on='ends')
     found = distiller.loss(inputs, samples)
     assert 'era.loss_kd' not in found
     # The judgement is the task loss of the teacher's own head alone, and not half of it.
