@@ -4,9 +4,20 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmrkd' / 'version.py').read_text(encoding='utf-8')).group(1)
+
+
+class BuildWithoutTesting(build_py):
+    """Leaves out what only the tests and the support matrix need."""
+
+    def find_package_modules(self, package, package_dir):
+        """Returns the modules of a package, without those for the tests."""
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if (module[0], module[1]) != ('mmrkd', 'testing')]
+
 
 setup(
     name='mmrkd',
@@ -16,7 +27,11 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     keywords='knowledge distillation, object detection, image classification, OpenMMLab, mmdet, mmpretrain',
-    packages=find_packages(include=['mmrkd', 'mmrkd.*']),
+    packages=find_packages(include=['mmrkd', 'mmrkd.*'], exclude=['mmrkd.support', 'mmrkd.support.*']),
+    # .mim is where mmengine looks for the configs of a package; in a clone .mim/configs is a link to configs/.
+    package_data={'mmrkd': ['py.typed', '.mim/model-index.yml', '.mim/configs/**/*.py', '.mim/configs/**/*.md']},
+    cmdclass={'build_py': BuildWithoutTesting},
+    entry_points={'console_scripts': ['mmrkd = mmrkd.__main__:main']},
     python_requires='>=3.9',
     install_requires=[],
     extras_require={
@@ -45,6 +60,7 @@ setup(
         'Intended Audience :: Science/Research',
         'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Typing :: Typed',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     zip_safe=False,

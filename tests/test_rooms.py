@@ -176,3 +176,11 @@ def test_libraries_are_imported_when_a_model_of_theirs_arrives():
         source = '\n'.join(ast.unparse(node) for node in eager)
         names = {name.split('.')[0] for _, name in imports(source, module_name(path), path.name == '__init__.py')}
         assert not names & set(LIBRARIES), osp.relpath(path, ROOT)
+
+
+def test_nothing_that_is_installed_imports_what_only_the_tests_need():
+    for path in FILES:
+        module = module_name(path)
+        if not module.startswith(('mmrkd.testing', 'mmrkd.support')):
+            names = [name for _, name in imports(path.read_text(), module, path.name == '__init__.py')]
+            assert not [name for name in names if name.startswith(('mmrkd.testing', 'mmrkd.support'))], module

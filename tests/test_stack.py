@@ -1,9 +1,10 @@
 import sys
 import types
+from importlib import metadata
 
 import pytest
 
-from mmrkd.stack import FIX, REQUIRED, check_stack
+from mmrkd.stack import FIX, OPTIONAL, REQUIRED, check_stack, installed_version
 
 
 @pytest.fixture
@@ -59,3 +60,39 @@ def test_a_package_that_is_not_there_is_named_with_the_fix():
 def test_the_fix_pins_two_whole_stacks():
     for package in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'mmdet', 'mmpretrain'):
         assert f'{package}==' in FIX
+
+
+class TestOptionalLibraries:
+    def versions(self, monkeypatch, **installed):
+        def version(name):
+            if name in installed:
+                return installed[name]
+            raise metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(metadata, 'version', version)
+
+    def test_both_are_looked_at_and_neither_is_imported(self, monkeypatch):
+        assert set(OPTIONAL) == {'mmdet', 'mmpretrain'}
+        monkeypatch.setattr('importlib.import_module', lambda name: pytest.fail(f'{name} was imported'))
+        self.versions(monkeypatch, **{'onedl-mmdetection': '3.5.1', 'mmpretrain': '1.2.0'})
+        assert installed_version('mmdet') == '3.5.1' and installed_version('mmpretrain') == '1.2.0'
+        check_stack({})
+
+    def test_one_may_be_absent(self, monkeypatch):
+        self.versions(monkeypatch, mmpretrain='1.2.0')
+        check_stack({})
+        self.versions(monkeypatch)
+        check_stack({})
+
+    @pytest.mark.parametrize(
+        'distribution, name, version',
+        [
+            ('mmdet', 'mmdet', '2.28.2'),
+            ('onedl-mmdetection', 'mmdet', '4.0.0'),
+            ('mmpretrain', 'mmpretrain', '1.0.0rc8'),
+        ],
+    )
+    def test_one_that_is_there_must_fit(self, monkeypatch, distribution, name, version):
+        self.versions(monkeypatch, **{distribution: version})
+        with pytest.raises(ImportError, match=f'mmrkd needs {name}>=.*, but found {name} {version}'):
+            check_stack({})

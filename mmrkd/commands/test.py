@@ -66,4 +66,4 @@ def _test(cfg, args: argparse.Namespace) -> None:
     if args.cost:
         from mmrkd.engine.cost import cost_table
 
-        print(cost_table(cfg, runner.model, runner.test_dataloader, cfg.test_cfg.get('variants', ['student']), metrics))
+        print(cost_table(runner.model, runner.test_dataloader, cfg.test_cfg.get('variants', ['student']), metrics))

@@ -69,6 +69,8 @@ def _enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
         cfg.optim_wrapper.type = 'mmrkd.AutocastOptimWrapper'
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):  # of a wrapper for GPUs, which the config may name
+            cfg.optim_wrapper.pop(name, None)
 
 
 def build_runner(cfg: Config, allow_pickle: bool = False) -> Runner:

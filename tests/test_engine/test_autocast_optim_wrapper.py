@@ -1,11 +1,14 @@
+import platform
 from copy import deepcopy
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from mmrkd.engine import AutocastOptimWrapper
+from mmrkd.engine.optim import computes_bfloat16
+from mmrkd.engine.optim.native_precision import _cpu_flags
 from mmrkd.testing import (
     build_distiller,
     classification_batch,
@@ -16,9 +19,11 @@ from mmrkd.testing import (
     tiny_retinanet,
 )
 
+PRECISION = 'mmrkd.engine.optim.native_precision'
 
-def wrapper_of(model, lr=0.5, **kwargs):
-    return AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr), **kwargs)
+
+def wrapper_of(model, lr=0.5, dtype='bfloat16', **kwargs):
+    return AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr), dtype=dtype, **kwargs)
 
 
 class TestAlone:
@@ -59,7 +64,7 @@ class TestAlone:
             assert model.weight.item() == expected
 
     def test_other_types_are_refused(self):
-        with pytest.raises(ValueError, match="'bfloat16' or 'float16', but got 'float64'"):
+        with pytest.raises(ValueError, match="one of .'auto', 'bfloat16', 'float16'., but got 'float64'"):
             wrapper_of(nn.Linear(1, 1), dtype='float64')
 
     def test_float16_can_be_asked_for(self):
@@ -69,6 +74,77 @@ class TestAlone:
         model = nn.Linear(1, 1)
         cfg = dict(type='mmrkd.AutocastOptimWrapper', optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=1.0))
         assert type(build_optim_wrapper(model, cfg)) is AutocastOptimWrapper
+
+    def test_the_machine_decides_by_default(self, monkeypatch, capsys):
+        model = nn.Linear(3, 2)
+        for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+            monkeypatch.setattr(f'{PRECISION}._asked_of_torch', lambda native=native: native)
+            wrapper = AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 0.1))
+            for _ in range(2):
+                with wrapper.optim_context(model):
+                    assert model(torch.rand(1, 3)).dtype == dtype
+        said = capsys.readouterr().out
+        assert said.count('precision: bfloat16 (this processor computes bfloat16, says torch') == 1
+        assert said.count('precision: float32 (this processor has no instructions for bfloat16, says torch') == 1
+
+    def test_in_float32_it_is_the_plain_wrapper_bit_for_bit(self, monkeypatch):
+        monkeypatch.setattr(f'{PRECISION}._asked_of_torch', lambda: False)
+        weights = []
+        for kind in (AutocastOptimWrapper, OptimWrapper):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+            wrapper = kind(optimizer=torch.optim.SGD(model.parameters(), 0.1), clip_grad=dict(max_norm=0.5))
+            for _ in range(3):
+                with wrapper.optim_context(model):
+                    loss = model(torch.rand(4, 8)).square().sum()
+                wrapper.update_params(loss)
+            weights.append([p.detach().clone() for p in model.parameters()])
+        assert all(torch.equal(a, b) for a, b in zip(*weights))
+
+
+class TestNativePrecision:
+    CPU = torch.device('cpu')
+
+    @pytest.mark.parametrize(
+        'flags, expected',
+        [
+            ('flags : fpu avx avx2', False),
+            ('flags : avx512f avx512vl avx512bw', False),
+            ('flags : avx2 avx512f avx512_bf16', True),
+            ('flags : avx512f amx_bf16 amx_tile', True),
+            ('Features : fp asimd bf16', True),
+            ('', False),
+        ],
+    )
+    def test_flags_where_torch_cannot_be_asked(self, flags, expected, monkeypatch, tmp_path):
+        monkeypatch.setattr(f'{PRECISION}._asked_of_torch', lambda: None)
+        (tmp_path / 'cpuinfo').write_text(f'processor : 0\n{flags}\nbugs : avx512_bf16\n')
+        found, reason = computes_bfloat16(self.CPU, str(tmp_path / 'cpuinfo'))
+        assert found is expected and str(tmp_path) in reason
+        assert computes_bfloat16(self.CPU, str(tmp_path / 'none'))[0] is False
+
+    @pytest.mark.parametrize('avx, amx', [(False, False), (True, False), (False, True)])
+    def test_torch_is_asked_where_it_answers(self, avx, amx, monkeypatch):
+        monkeypatch.setattr('platform.machine', lambda: 'x86_64')
+        monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: avx, raising=False)
+        monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx, raising=False)
+        found, reason = computes_bfloat16(self.CPU)
+        assert found is (avx or amx) and torch.__version__ in reason
+
+    @pytest.mark.parametrize('capability, expected', [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+    def test_gpus(self, capability, expected, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'get_device_name', lambda *_: 'Some GPU')
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *_: capability)
+        found, reason = computes_bfloat16(torch.device('cuda'))
+        assert found is expected and 'Some GPU' in reason
+
+    def test_other_devices_stay_in_float32(self):
+        assert computes_bfloat16(torch.device('meta'))[0] is False
+
+    def test_this_machine_agrees_with_its_flags(self):
+        native, _ = computes_bfloat16(self.CPU)
+        if platform.system() == 'Linux':
+            assert native is _cpu_flags('/proc/cpuinfo')
 
 
 @pytest.mark.parametrize(
