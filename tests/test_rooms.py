@@ -17,7 +17,7 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
 ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
-ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'distiller')
+ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'building', 'distiller')
 MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BESIDE = {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.pair', 'mmrkd.models.variants'}
 BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, engine and doctor stand on
@@ -34,6 +34,7 @@ ALLOWED = {
     'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads'},
     'mmrkd.models.method_state': GROUND | {'mmrkd.models.methods', 'mmrkd.models.state_names'},
     'mmrkd.models.attendance': set(),
+    'mmrkd.models.building': GROUND | {'mmrkd.models.methods', 'mmrkd.models.teacher'},
     'mmrkd.models.views_preprocessor': set(),
     'mmrkd.models.step': GROUND | {'mmrkd.adapters', 'mmrkd.models.methods', 'mmrkd.models.views_preprocessor'},
     'mmrkd.models.loss_guard': set(),
@@ -42,7 +43,7 @@ ALLOWED = {
     'mmrkd.models.distiller': GROUND
     | BESIDE
     | {f'mmrkd.models.{room}' for room in ('methods', 'inheritance', 'loss_guard', 'state_names')}
-    | {f'mmrkd.models.{room}' for room in ('attendance', 'views_preprocessor', 'step')},
+    | {f'mmrkd.models.{room}' for room in ('attendance', 'views_preprocessor', 'step', 'building')},
     'mmrkd.models': MODELS,
     'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},

@@ -1,6 +1,5 @@
 """The distiller: one student, its teachers, and methods by their names."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,19 +10,19 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Parameter
 
 from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.models.attendance import require_hooks
+from mmrkd.models.building import build_teachers, require_one_task_weight, require_own_names
 from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.methods import DEFAULT, DistillMethod, MethodDict
-from mmrkd.models.methods.arguments import check_arguments
 from mmrkd.models.pair import Pair
 from mmrkd.models.state_names import plain_name, rename_on_load, rename_on_save
 from mmrkd.models.step import Step
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
-from mmrkd.models.variants import StudentVariant, TeacherVariant, Variant
+from mmrkd.models.variants import named_variants
 from mmrkd.models.views_preprocessor import ViewsPreprocessor
 from mmrkd.registry import MODELS
 from mmrkd.structures import LevelMatch
@@ -101,13 +100,13 @@ class Distiller(BaseModel):
         student = MODELS.build(cfg)
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student, self.student_cfg = student, plain
-        _require_own_names(student)
+        require_own_names(student)
         self.adapter: ModelAdapter = build_adapter(student)
         check_parts(student, init_student)
         self.init_student, self.inherited = init_student, ''
         self.view_names = tuple(view_names)
         with isolated_rng():
-            self.teachers = _build_teachers(teacher, teachers or {})
+            self.teachers = build_teachers(teacher, teachers or {})
             self.methods = MethodDict(methods, self.teachers)
             self._wire(resize)
         if any(method.views for method in self.methods.values()):
@@ -170,8 +169,8 @@ class Distiller(BaseModel):
                 method.pair.teacher.adapter.tapped(method.teacher_taps)
             if not method.active:
                 method.requires_grad_(False)
-        _require_one_task_weight(self.methods)
-        self.variants = _named_variants(self.pairs, self.methods)
+        require_one_task_weight(self.methods)
+        self.variants = named_variants(self.pairs, {name: m.prediction_variants() for name, m in self.methods.items()})
         for name, pair in self.pairs.items():
             for s, t in () if pair.match is None else pair.match.pairs:
                 of = '' if name == DEFAULT else f' of {name}'
@@ -260,52 +259,6 @@ class Distiller(BaseModel):
         for teacher in self.teachers.values():
             teacher.model._apply(fn, *args, **kwargs)  # a teacher moves with the model, and only that
         return super()._apply(fn, *args, **kwargs)
-
-
-def _require_own_names(student: Any) -> None:
-    taken = [name for name in ('student', 'teacher') if isinstance(getattr(student, name, None), Module)]
-    if taken:
-        raise ValueError(
-            f'a {type(student).__name__} cannot be a student: its own parts {taken} would be hidden by those of the '
-            'distiller, and it wants batches of several kinds. Distil the detector inside of it (student=cfg.detector) '
-            'with labels alone.'
-        )
-
-
-def _build_teachers(teacher: Any, others: Mapping[str, Any]) -> dict[str, FrozenTeacher]:
-    if teacher is not None and DEFAULT in others:
-        raise ValueError('teacher= is short for teachers=dict(default=...): give one of them')
-    given = {**({} if teacher is None else {DEFAULT: teacher}), **others}
-    for cfg in [cfg for cfg in given.values() if not isinstance(cfg, FrozenTeacher)]:
-        check_arguments(FrozenTeacher, cfg, shared=())
-    return {name: t if isinstance(t, FrozenTeacher) else FrozenTeacher(**t) for name, t in given.items()}
-
-
-def _named_variants(pairs: Mapping[Optional[str], Pair], methods: MethodDict) -> dict[str, Variant]:
-    """Everything to predict as. A name that two methods use has the method's in front: ``era.integrated``."""
-    alone = pairs[None]
-    variants: list[Variant] = [StudentVariant('student', alone.student, alone.student_cfg)]
-    named = {name: pair for name, pair in pairs.items() if name is not None}
-    for name, pair in named.items():
-        variants.append(TeacherVariant('teacher' if name == DEFAULT or len(named) == 1 else f'teacher.{name}', pair))
-    by_method = {name: method.prediction_variants() for name, method in methods.items()}
-    used = Counter(variant.name for own in by_method.values() for variant in own)
-    for name, own in by_method.items():
-        for variant in own:
-            if used[variant.name] > 1:
-                variant.parts = tuple(f'{name}.{p}' if used[p] > 1 else p for p in variant.parts)
-                variant.name = f'{name}.{variant.name}'
-            variants.append(variant)
-    return {variant.name: variant for variant in variants}
-
-
-def _require_one_task_weight(methods: MethodDict) -> None:
-    given = {name: method.task_weight for name, method in methods.items() if method.task_weight != 1}
-    if len(given) > 1:
-        raise ValueError(
-            f"several methods have a weight for the student's own losses: {given}. They would multiply: give it "
-            '(w_task) to one of them.'
-        )
 
 
 def _scaled(losses: dict[str, Any], weights: Sequence[float]) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,9 @@
 """Everything that a distiller can predict as, each an object of its own."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import Optional
 
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
@@ -134,3 +136,28 @@ def require_same_images(variant: str, pair: Pair) -> None:
             "config of this data makes out of the student's images. Evaluate it with the distillation config "
             '(--variants of the test tool).'
         )
+
+
+def named_variants(
+    pairs: Mapping[Optional[str], Pair], by_method: Mapping[str, Sequence[Variant]]
+) -> dict[str, Variant]:
+    """Returns everything that a distiller can predict as, by name.
+
+    Args:
+        pairs: Name of a teacher -> pair; ``None`` -> the student alone.
+        by_method: Name of a method -> its variants. A name that two methods use has the method's in front:
+            ``era.integrated``.
+    """
+    alone = pairs[None]
+    variants: list[Variant] = [StudentVariant('student', alone.student, alone.student_cfg)]
+    named = {name: pair for name, pair in pairs.items() if name is not None}
+    for name, pair in named.items():
+        variants.append(TeacherVariant('teacher' if name == 'default' or len(named) == 1 else f'teacher.{name}', pair))
+    used = Counter(variant.name for own in by_method.values() for variant in own)
+    for name, own in by_method.items():
+        for variant in own:
+            if used[variant.name] > 1:
+                variant.parts = tuple(f'{name}.{p}' if used[p] > 1 else p for p in variant.parts)
+                variant.name = f'{name}.{variant.name}'
+            variants.append(variant)
+    return {variant.name: variant for variant in variants}
