@@ -17,6 +17,7 @@ from mmrkd.models.losses.modules import (
     KLDivergenceLoss,
     SigmoidKLLoss,
 )
+from mmrkd.models.losses.standardization import standardize_logits
 
 __all__ = [
     'FeatureAttentionLoss',
@@ -32,4 +33,5 @@ __all__ = [
     'feature_mse',
     'kl_divergence',
     'sigmoid_kl',
+    'standardize_logits',
 ]
