@@ -1,5 +1,6 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
+from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
 from mmrkd.models.losses.functional import (
     attention_distance,
     background_kl,
@@ -30,8 +31,11 @@ __all__ = [
     'box_distribution_kl',
     'box_l1',
     'cosine_distance',
+    'decoupled_kl',
     'feature_mse',
+    'grouped_kl',
     'kl_divergence',
+    'ranked_groups',
     'sigmoid_kl',
     'standardize_logits',
 ]
