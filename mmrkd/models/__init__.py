@@ -11,6 +11,7 @@ from mmrkd.models.losses import (
     SigmoidKLLoss,
 )
 from mmrkd.models.methods import (
+    DIST,
     DKD,
     ERA,
     KD,
@@ -36,6 +37,7 @@ from mmrkd.models.variants import Variant
 from mmrkd.models.views_preprocessor import ViewsPreprocessor
 
 __all__ = [
+    'DIST',
     'DKD',
     'ERA',
     'KD',

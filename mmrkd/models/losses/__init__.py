@@ -18,6 +18,7 @@ from mmrkd.models.losses.modules import (
     KLDivergenceLoss,
     SigmoidKLLoss,
 )
+from mmrkd.models.losses.relation import relation_distance
 from mmrkd.models.losses.standardization import standardize_logits
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     'grouped_kl',
     'kl_divergence',
     'ranked_groups',
+    'relation_distance',
     'sigmoid_kl',
     'standardize_logits',
 ]

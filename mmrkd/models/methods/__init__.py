@@ -3,6 +3,7 @@
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
 from mmrkd.models.methods.base import DistillMethod, Pair, Phase
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
+from mmrkd.models.methods.dist import DIST
 from mmrkd.models.methods.dkd import DKD
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fitnets import FitNets
@@ -13,6 +14,7 @@ from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 
 __all__ = [
     'DEFAULT',
+    'DIST',
     'DKD',
     'ERA',
     'KD',
