@@ -20,6 +20,7 @@ from mmrkd.models.losses.modules import (
 )
 from mmrkd.models.losses.relation import relation_distance
 from mmrkd.models.losses.standardization import standardize_logits
+from mmrkd.models.losses.transformed import transformed_matching
 
 __all__ = [
     'FeatureAttentionLoss',
@@ -40,4 +41,5 @@ __all__ = [
     'relation_distance',
     'sigmoid_kl',
     'standardize_logits',
+    'transformed_matching',
 ]

@@ -11,6 +11,7 @@ from mmrkd.models.methods.kd import KD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
+from mmrkd.models.methods.wttm import WTTM
 
 __all__ = [
     'DEFAULT',
@@ -18,6 +19,7 @@ __all__ = [
     'DKD',
     'ERA',
     'KD',
+    'WTTM',
     'AttentionTransfer',
     'DeepMutualLearning',
     'DistillMethod',
