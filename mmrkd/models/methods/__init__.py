@@ -7,6 +7,7 @@ from mmrkd.models.methods.dist import DIST
 from mmrkd.models.methods.dkd import DKD
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fitnets import FitNets
+from mmrkd.models.methods.gdkd import GDKD
 from mmrkd.models.methods.kd import KD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.residual_kd import ResidualKD
@@ -18,6 +19,7 @@ __all__ = [
     'DIST',
     'DKD',
     'ERA',
+    'GDKD',
     'KD',
     'WTTM',
     'AttentionTransfer',
