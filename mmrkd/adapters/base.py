@@ -40,6 +40,7 @@ class ModelAdapter(DryRuns, ABC):
         metric_scale: What turns that metric into percent.
         default_tau: Temperature of the logits where none is given.
         has_boxes: Whether boxes belong to the outputs.
+        two_stage: Whether a second stage scores the regions that :attr:`head` proposes.
     """
 
     serves: Union[type, str, Sequence[Union[type, str]]] = ()
@@ -50,6 +51,7 @@ class ModelAdapter(DryRuns, ABC):
     metric_scale: float = 1.0
     default_tau: float = 1.0
     has_boxes: bool = False
+    two_stage: bool = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -87,9 +87,14 @@ class DetectionAdapter(DenseOutputs):
         return bool(self.model.with_mask)
 
     @property
+    def two_stage(self) -> bool:
+        """Whether there is a RoI head."""
+        return getattr(self.model, 'roi_head', None) is not None
+
+    @property
     def blend_obstacle(self) -> Optional[str]:
         """The final scores of a two-stage detector are not dense."""
-        if getattr(self.model, 'roi_head', None) is None:
+        if not self.two_stage:
             return None
         return 'blend needs a one-stage detector: the scores of a two-stage one are not on a dense grid'
 

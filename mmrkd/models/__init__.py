@@ -11,8 +11,12 @@ from mmrkd.models.losses import (
     SigmoidKLLoss,
 )
 from mmrkd.models.methods import (
+    DIST,
+    DKD,
     ERA,
+    GDKD,
     KD,
+    WTTM,
     AttentionTransfer,
     DeepMutualLearning,
     DistillMethod,
@@ -35,8 +39,12 @@ from mmrkd.models.variants import Variant
 from mmrkd.models.views_preprocessor import ViewsPreprocessor
 
 __all__ = [
+    'DIST',
+    'DKD',
     'ERA',
+    'GDKD',
     'KD',
+    'WTTM',
     'AttentionTransfer',
     'ChannelStandardizer',
     'DeepMutualLearning',

@@ -126,6 +126,24 @@ class Pair:
         """Raises ValueError if the two heads do not tell the same number of classes apart."""
         _refuse(what, self.student, self.teacher.adapter, None)
 
+    def require_exclusive_classes(self, what: str) -> None:
+        """Raises ValueError if the two heads do not line up, or do not give a softmax over classes."""
+        self.require_same_layout(what)
+        if self.student.sigmoid:
+            raise ValueError(
+                f'{what} needs exclusive classes (softmax), but the heads score each class by itself (sigmoid). Take '
+                'models that are trained with a softmax, or KD, which compares independent scores too.'
+            )
+
+    def require_classifiers(self, what: str) -> None:
+        """Raises ValueError unless both models tell exclusive classes of whole images apart."""
+        if self.student.task != 'classification':
+            raise ValueError(
+                f'{what} compares classifiers, found models for {self.student.task}. KD and DIST compare the outputs '
+                'of dense heads.'
+            )
+        self.require_exclusive_classes(what)
+
 
 class HeadsDiffer(ValueError):
     """A term compares the outputs of two heads one by one, but they do not line up."""

@@ -6,10 +6,19 @@ import torch
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.models.losses import background_kl, box_distribution_kl, box_l1, kl_divergence, sigmoid_kl
+from mmrkd.models.losses import (
+    background_kl,
+    box_distribution_kl,
+    box_l1,
+    kl_divergence,
+    sigmoid_kl,
+    standardize_logits,
+)
 
 
-def logit_divergence(adapter: ModelAdapter, outputs: Any, targets: Any, tau: float) -> Tensor:
+def logit_divergence(
+    adapter: ModelAdapter, outputs: Any, targets: Any, tau: float, standardize: bool = False
+) -> Tensor:
     """Divergence of the scores of two heads that line up, whatever form their outputs have.
 
     Args:
@@ -17,12 +26,16 @@ def logit_divergence(adapter: ModelAdapter, outputs: Any, targets: Any, tau: flo
         outputs: Outputs of the head that learns. Gradients flow.
         targets: Outputs of the head that it learns from. Detached.
         tau: Temperature.
+        standardize: Whether both logits are standardised first (:func:`~mmrkd.models.losses.standardize_logits`).
+            Exclusive scores only. Defaults to False.
 
     Returns:
         A scalar >= 0. Independent scores: Bernoulli KL; exclusive ones: softmax KL. Where almost all predictions are
         background, both are sums over predictions, divided by the number of objects that the target sees.
     """
     logits, target_logits = (torch.cat(adapter.logits(o)) for o in (outputs, targets))
+    if standardize:
+        logits, target_logits = standardize_logits(logits), standardize_logits(target_logits)
     if adapter.sigmoid:
         return sigmoid_kl(logits, target_logits, tau)
     return (background_kl if adapter.background else kl_divergence)(logits, target_logits, tau)
@@ -44,20 +57,26 @@ class OutputMimicry:
             outweigh everything at a higher one (ours).
         w_box: Weight of the boxes, relative to the logits. Defaults to 1.
         tau_box: Temperature of box distributions. Defaults to 10, as in the paper.
+        standardize: See :func:`logit_divergence`. Defaults to False.
 
     Raises:
         ValueError: A temperature is not positive, or boxes have a weight and the head regresses none.
     """
 
     def __init__(
-        self, adapter: ModelAdapter, tau: Optional[float] = None, w_box: float = 1.0, tau_box: float = 10.0
+        self,
+        adapter: ModelAdapter,
+        tau: Optional[float] = None,
+        w_box: float = 1.0,
+        tau_box: float = 10.0,
+        standardize: bool = False,
     ) -> None:
         if (tau is not None and tau <= 0) or tau_box <= 0:
             raise ValueError(f'tau and tau_box must be > 0, found {tau} and {tau_box}')
         if w_box and adapter.has_boxes and adapter.box_obstacle is not None:
             raise ValueError(adapter.box_obstacle)
         self.adapter = adapter
-        self.tau, self.w_box, self.tau_box = tau, w_box, tau_box
+        self.tau, self.w_box, self.tau_box, self.standardize = tau, w_box, tau_box, standardize
 
     def __call__(self, name: str, weight: float, outputs: Any, targets: Any) -> dict[str, Tensor]:
         """Returns ``{name}`` and, for a detector, ``{name}_box``, weighted; nothing if the weight is 0.
@@ -71,7 +90,7 @@ class OutputMimicry:
         if not weight:
             return {}
         tau = self.tau or self.adapter.default_tau
-        losses = {name: weight * logit_divergence(self.adapter, outputs, targets, tau)}
+        losses = {name: weight * logit_divergence(self.adapter, outputs, targets, tau, self.standardize)}
         if self.adapter.has_boxes and self.w_box:
             losses[f'{name}_box'] = weight * self.w_box * self._box(outputs, targets)
         return losses

@@ -3,17 +3,25 @@
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
 from mmrkd.models.methods.base import DistillMethod, Pair, Phase
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
+from mmrkd.models.methods.dist import DIST
+from mmrkd.models.methods.dkd import DKD
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fitnets import FitNets
+from mmrkd.models.methods.gdkd import GDKD
 from mmrkd.models.methods.kd import KD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
+from mmrkd.models.methods.wttm import WTTM
 
 __all__ = [
     'DEFAULT',
+    'DIST',
+    'DKD',
     'ERA',
+    'GDKD',
     'KD',
+    'WTTM',
     'AttentionTransfer',
     'DeepMutualLearning',
     'DistillMethod',

@@ -37,6 +37,20 @@ def test_logits_of_a_classifier(wide_classifier, kd):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
+def test_standardised_logits(wide_classifier, wide_retinanet):
+    kd = dict(standardize_logits=True, tau=2.0, w_kd=9.0)
+    distiller, inputs, samples = build(tiny_classifier(8), wide_classifier, classification_batch(), **kd)
+    teacher = second_teacher(wide_classifier)
+    z_t = teacher.head(teacher.extract_feat(inputs))
+    z_s = affine(distiller.student.extract_feat(inputs)[0], dict(distiller.student.named_parameters()), 'head.fc')
+    z_t, z_s = ((z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7) for z in (z_t, z_s))
+    found = distiller.loss(inputs, samples)['kd.loss_kd']
+    assert found.item() == pytest.approx(9 * softmax_kl(z_t, z_s, 2.0).item(), rel=1e-6)
+    assert reached(found, dict(student=list(distiller.student.parameters()))) == {'student'}
+    with pytest.raises(ValueError, match=r'KD\(standardize_logits=True\) needs exclusive classes'):
+        build(tiny_retinanet(), wide_retinanet, detection_batch(), standardize_logits=True)
+
+
 def test_dense_logits_and_if_asked_boxes(wide_retinanet):
     distiller, inputs, samples = build(tiny_retinanet(), wide_retinanet, detection_batch(), w_kd=0.5, w_box=2.0)
     teacher = second_teacher(wide_retinanet)
