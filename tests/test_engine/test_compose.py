@@ -46,6 +46,7 @@ class TestCommandLine:
             teacher=dict(cfg=squares.teacher, ckpt=squares.ckpt),
             methods=[dict(type='mmrkd.ERA')],
             init_student='head',
+            backbone={},  # functions of the libraries look for it
         )
         assert cfg.default_hooks.pop('checkpoint') == dict(type='mmrkd.ResumableCheckpointHook', interval=1)
         assert cfg.train_cfg.pop('type') == 'mmrkd.ResumableEpochLoop' and plain.train_cfg.pop('by_epoch')

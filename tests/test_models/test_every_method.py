@@ -1,0 +1,118 @@
+"""What holds for every method of the registry, alone and beside every other one."""
+
+import itertools
+
+import pytest
+import torch
+
+from mmrkd.engine.compose import method_names
+from mmrkd.models import DistillMethod, FrozenTeacher
+from mmrkd.registry import MODELS
+from mmrkd.testing import (
+    build_distiller,
+    build_model,
+    classification_batch,
+    detection_batch,
+    model_inputs,
+    paired,
+    save_random_teacher,
+    tiny_classifier,
+    tiny_gfl,
+)
+
+KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
+METHODS = {
+    name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')
+}
+ARGUMENTS = dict(gdkd=dict(k=2))  # of four classes
+# A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
+STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
+BATCHES = dict(classifier=classification_batch, detector=detection_batch)
+
+
+@pytest.fixture(scope='module')
+def teachers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('teachers')
+    return dict(
+        classifier=FrozenTeacher(**save_random_teacher(tiny_classifier(12), folder, seed=5)),
+        detector=FrozenTeacher(**save_random_teacher(tiny_gfl(12, 24), folder, seed=6)),
+    )
+
+
+def cfg_of(name, **changes):
+    return dict(type=METHODS[name], **ARGUMENTS.get(name, {}), **changes)
+
+
+def build(kind, teachers, methods):
+    return build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
+
+
+def step(distiller, kind, seed):
+    inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed))
+    total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values()), log
+    total.backward()
+    return {name.split('.')[0] for name in log if '.' in name}
+
+
+@pytest.fixture(scope='module')
+def fitting(teachers):
+    """Kind of model -> the methods that work with it; the others refuse it while they are built."""
+
+    def works(kind, name):
+        try:
+            build(kind, teachers, [cfg_of(name)])
+        except ValueError:
+            return False
+        return True
+
+    return {kind: [name for name in METHODS if works(kind, name)] for kind in STUDENTS}
+
+
+def test_each_works_with_classifiers_or_detectors(fitting):
+    assert {name for names in fitting.values() for name in names} == set(METHODS)
+    assert len(fitting['classifier']) >= 8 and len(fitting['detector']) >= 8
+
+
+@pytest.mark.parametrize('kind', STUDENTS)
+def test_alone_it_trains_the_student_and_moves_no_teacher(kind, teachers, fitting):
+    for name in fitting[kind]:
+        distiller = build(kind, teachers, [cfg_of(name)])
+        before, optimizer = distiller.teacher.fingerprint(), torch.optim.SGD(distiller.parameters(), 1e-3)
+        for seed in range(2):
+            assert step(distiller, kind, seed) == {distiller.methods[0].name}, name
+            optimizer.step()
+            optimizer.zero_grad()
+        assert distiller.teacher.fingerprint() == before, name
+        plain = build_model(STUDENTS[kind], seed=4)
+        state = {k: v for k, v in distiller.state_dict().items() if not k.startswith('methods.')}
+        assert list(state) == list(plain.state_dict()), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', STUDENTS)
+def test_beside_every_other_one_it_still_trains(kind, teachers, fitting):
+    for pair in itertools.combinations(fitting[kind], 2):
+        distiller = build(kind, teachers, [cfg_of(name) for name in pair])
+        assert step(distiller, kind, 0) == set(distiller.methods), pair
+        idle = [n for n, p in distiller.named_parameters() if p.requires_grad and p.grad is None]
+        assert idle == [], f'{pair}: DDP would wait for them'
+        assert all(p.grad is None for p in distiller.teacher.model.parameters())
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_without_a_weight_it_is_off_bit_for_bit(name, teachers, fitting):
+    kind = next(kind for kind in fitting if name in fitting[kind])
+    weights = KINDS[name].weights
+    assert weights, 'a method declares its weights'
+    given = {weight: 0 for weight in weights if not isinstance(getattr(KINDS[name], weight, None), property)}
+    distiller = build(kind, teachers, [cfg_of(name, **given)])
+    assert not distiller.methods[0].active
+    plain = build_model(STUDENTS[kind], seed=3).train()
+    losses = []
+    for model in (distiller, plain):
+        torch.manual_seed(1)
+        inputs, samples = model_inputs(model, BATCHES[kind]())
+        losses.append(model.parse_losses(model(inputs, samples, mode='loss'))[0])
+    assert torch.equal(*losses)
+    assert issubclass(KINDS[name], DistillMethod)
