@@ -11,6 +11,7 @@ from mmrkd.models.losses import (
     SigmoidKLLoss,
 )
 from mmrkd.models.methods import (
+    CWD,
     ERA,
     KD,
     AttentionTransfer,
@@ -35,6 +36,7 @@ from mmrkd.models.variants import Variant
 from mmrkd.models.views_preprocessor import ViewsPreprocessor
 
 __all__ = [
+    'CWD',
     'ERA',
     'KD',
     'AttentionTransfer',

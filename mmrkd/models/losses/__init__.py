@@ -1,5 +1,6 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
+from mmrkd.models.losses.channel_wise import channel_divergence
 from mmrkd.models.losses.functional import (
     attention_distance,
     background_kl,
@@ -28,6 +29,7 @@ __all__ = [
     'background_kl',
     'box_distribution_kl',
     'box_l1',
+    'channel_divergence',
     'cosine_distance',
     'feature_mse',
     'kl_divergence',

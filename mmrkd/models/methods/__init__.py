@@ -2,6 +2,7 @@
 
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
 from mmrkd.models.methods.base import DistillMethod, Pair, Phase
+from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fitnets import FitNets
@@ -11,6 +12,7 @@ from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 
 __all__ = [
+    'CWD',
     'DEFAULT',
     'ERA',
     'KD',
