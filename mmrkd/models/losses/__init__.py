@@ -18,6 +18,7 @@ from mmrkd.models.losses.modules import (
     KLDivergenceLoss,
     SigmoidKLLoss,
 )
+from mmrkd.models.losses.pearson import pearson_distance
 
 __all__ = [
     'FeatureAttentionLoss',
@@ -33,5 +34,6 @@ __all__ = [
     'cosine_distance',
     'feature_mse',
     'kl_divergence',
+    'pearson_distance',
     'sigmoid_kl',
 ]
