@@ -11,6 +11,7 @@ from mmrkd.models.losses.functional import (
     kl_divergence,
     sigmoid_kl,
 )
+from mmrkd.models.losses.masked_generation import generation_error
 from mmrkd.models.losses.modules import (
     FeatureAttentionLoss,
     FeatureCosineLoss,
@@ -33,6 +34,7 @@ __all__ = [
     'channel_divergence',
     'cosine_distance',
     'feature_mse',
+    'generation_error',
     'kl_divergence',
     'pearson_distance',
     'sigmoid_kl',

@@ -8,6 +8,7 @@ from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fitnets import FitNets
 from mmrkd.models.methods.kd import KD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
+from mmrkd.models.methods.mgd import MGD
 from mmrkd.models.methods.pkd import PKD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
@@ -17,6 +18,7 @@ __all__ = [
     'DEFAULT',
     'ERA',
     'KD',
+    'MGD',
     'PKD',
     'AttentionTransfer',
     'DeepMutualLearning',
