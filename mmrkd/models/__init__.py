@@ -13,6 +13,7 @@ from mmrkd.models.losses import (
 from mmrkd.models.methods import (
     CWD,
     ERA,
+    FGD,
     KD,
     MGD,
     PKD,
@@ -40,6 +41,7 @@ from mmrkd.models.views_preprocessor import ViewsPreprocessor
 __all__ = [
     'CWD',
     'ERA',
+    'FGD',
     'KD',
     'MGD',
     'PKD',

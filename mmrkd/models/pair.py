@@ -118,6 +118,11 @@ class Pair:
                 'a method on pooled features or logits.'
             )
 
+    def require_detectors(self, what: str) -> None:
+        """Raises ValueError unless both models are detectors: what reads the boxes of the ground truth."""
+        if self.student.task != 'detection':
+            raise ValueError(f'{what} reads boxes, found models for {self.student.task}. Take detectors.')
+
     def require_maps(self, what: str) -> None:
         """Raises ValueError if the matched features are pooled and have no positions."""
         if self.match.vectors:

@@ -1,6 +1,7 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
 from mmrkd.models.losses.channel_wise import channel_divergence
+from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
     attention_distance,
     background_kl,
@@ -11,7 +12,7 @@ from mmrkd.models.losses.functional import (
     kl_divergence,
     sigmoid_kl,
 )
-from mmrkd.models.losses.masked_generation import generation_error
+from mmrkd.models.losses.masked_generation import generation_error, squared_error
 from mmrkd.models.losses.modules import (
     FeatureAttentionLoss,
     FeatureCosineLoss,
@@ -34,8 +35,11 @@ __all__ = [
     'channel_divergence',
     'cosine_distance',
     'feature_mse',
+    'focal_masks',
+    'focal_terms',
     'generation_error',
     'kl_divergence',
     'pearson_distance',
     'sigmoid_kl',
+    'squared_error',
 ]

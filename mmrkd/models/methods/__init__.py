@@ -5,6 +5,7 @@ from mmrkd.models.methods.base import DistillMethod, Pair, Phase
 from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
 from mmrkd.models.methods.era import ERA
+from mmrkd.models.methods.fgd import FGD
 from mmrkd.models.methods.fitnets import FitNets
 from mmrkd.models.methods.kd import KD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
@@ -17,6 +18,7 @@ __all__ = [
     'CWD',
     'DEFAULT',
     'ERA',
+    'FGD',
     'KD',
     'MGD',
     'PKD',

@@ -2,6 +2,7 @@
 
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.feature_generator import FeatureGenerator, draw_kept
+from mmrkd.models.necks.global_context import GlobalContext
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
 from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
 from mmrkd.models.necks.projection import Projection, linear_part, pointwise
@@ -10,6 +11,7 @@ from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 __all__ = [
     'ChannelStandardizer',
     'FeatureGenerator',
+    'GlobalContext',
     'MultiBranchResidualNeck',
     'MultiWidthResidualNeck',
     'Projection',
