@@ -222,7 +222,14 @@ class StudentView(_View):
     """What a method sees of the student in one step. Gradients flow.
 
     :attr:`outputs` are what the student's head returned during its own loss; further views compute them when asked.
+
+    Attributes:
+        assigned: What the student's head assigned to its predictions on the way
+            (:class:`mmrkd.adapters.assigned.AssignedTargets`); ``None`` if no method reads it
+            (:attr:`DistillMethod.reads_targets`), if the head assigns nothing, and for further views.
     """
+
+    assigned: Any = None
 
 
 @dataclass

@@ -207,6 +207,15 @@ class ModelAdapter(DryRuns, ABC):
         """Returns samples that say of ``inputs`` what they say of the student's: where these are padded further."""
         return samples
 
+    @property
+    def assigns(self) -> bool:
+        """Whether :meth:`task_loss` can tell which label each prediction was assigned."""
+        return False
+
+    def priors(self, outputs: Any) -> list[Tensor]:
+        """Returns what each prediction of one image starts from, for each level, in the order of :meth:`logits`."""
+        raise NotImplementedError(f'{type(self).__name__} does not say what its predictions start from')
+
     def assigned(self, returned: Any, outputs: Any) -> Any:
         """Reads what the head's ``get_targets`` returned, see :func:`mmrkd.adapters.assigned.read_targets`."""
         return None

@@ -124,6 +124,17 @@ class DenseOutputs(ModelAdapter):
         """Whether the last class is the background: of softmax heads it is."""
         return not self.sigmoid
 
+    @property
+    def assigns(self) -> bool:
+        """Whether the head ends with the labels that its ``get_targets`` returns."""
+        return self.reading is not None and self.reading.assigns and hasattr(self.head, 'get_targets')
+
+    def priors(self, outputs: Any) -> list[Tensor]:
+        """Returns the anchors ``(H_l * W_l * A, 4)`` as corners, or the points ``(H_l * W_l, 2)``, in pixels."""
+        scores, _, _ = self._parts(outputs)
+        sizes, like = [level.shape[-2:] for level in scores], scores[0]
+        return self.head.prior_generator.grid_priors(sizes, dtype=like.dtype, device=like.device)
+
     def assigned(self, returned: Any, outputs: Any) -> Optional[AssignedTargets]:
         """Returns the labels of all predictions; ``None`` where the head does not end with those it assigned."""
         if self.reading is None or not self.reading.assigns or outputs is None:

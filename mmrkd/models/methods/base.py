@@ -51,6 +51,7 @@ class DistillMethod(BaseModule):
         task_weight: Factor on the student's own losses; reached as :attr:`factor` reaches 1.
         student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
         teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
+        reads_targets: Whether the method reads :attr:`StudentView.assigned`.
         needs_teacher: Whether the method reads the teacher's view. If no method does, no teacher is run, and there need
             not be one.
         compares_classes: Whether the classes of teacher and data must agree: it reads more than features.
@@ -72,6 +73,7 @@ class DistillMethod(BaseModule):
     task_weight: float = 1.0
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    reads_targets: bool = False
     needs_teacher: bool = True
     compares_classes: bool = True
     views: tuple[str, ...] = ()
