@@ -12,6 +12,7 @@ from mmrkd.models.losses.functional import (
     kl_divergence,
     sigmoid_kl,
 )
+from mmrkd.models.losses.localization import box_kl, valuable_region
 from mmrkd.models.losses.masked_generation import generation_error, squared_error
 from mmrkd.models.losses.modules import (
     FeatureAttentionLoss,
@@ -31,6 +32,7 @@ __all__ = [
     'attention_distance',
     'background_kl',
     'box_distribution_kl',
+    'box_kl',
     'box_l1',
     'channel_divergence',
     'cosine_distance',
@@ -42,4 +44,5 @@ __all__ = [
     'pearson_distance',
     'sigmoid_kl',
     'squared_error',
+    'valuable_region',
 ]

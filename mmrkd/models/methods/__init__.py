@@ -8,6 +8,7 @@ from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fgd import FGD
 from mmrkd.models.methods.fitnets import FitNets
 from mmrkd.models.methods.kd import KD
+from mmrkd.models.methods.ld import LD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.mgd import MGD
 from mmrkd.models.methods.pkd import PKD
@@ -20,6 +21,7 @@ __all__ = [
     'ERA',
     'FGD',
     'KD',
+    'LD',
     'MGD',
     'PKD',
     'AttentionTransfer',
