@@ -227,9 +227,12 @@ class StudentView(_View):
         assigned: What the student's head assigned to its predictions on the way
             (:class:`mmrkd.adapters.assigned.AssignedTargets`); ``None`` if no method reads it
             (:attr:`DistillMethod.reads_targets`), if the head assigns nothing, and for further views.
+        calls: Outputs of every call of the modules that methods asked for (:attr:`DistillMethod.student_calls`), by
+            module name.
     """
 
     assigned: Any = None
+    calls: dict[str, list] = field(default_factory=dict)
 
 
 @dataclass

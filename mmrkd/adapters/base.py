@@ -2,8 +2,8 @@
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
 from typing import Any, Optional, Union
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmrkd.adapters.assigned import TargetCapture, kept_targets
 from mmrkd.adapters.dry_runs import DryRuns
-from mmrkd.adapters.reuse import reuse_features
+from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import Call, tap_outputs
@@ -69,6 +69,9 @@ class ModelAdapter(DryRuns, ABC):
             every: All calls of each, see :func:`mmrkd.adapters.taps.tap_outputs`.
             inputs: What they were given, too.
 
+        An activation that works in place would overwrite what the norm before it gave: those beside a recorded module
+        work elsewhere meanwhile.
+
         Raises:
             KeyError: The model has no module of that name; the nearest names are suggested.
         """
@@ -78,7 +81,8 @@ class ModelAdapter(DryRuns, ABC):
                 children = [child for child, _ in self.model.named_children()]
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
                 raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
-        return tap_outputs({name: modules[name] for name in names}, every=every, inputs=inputs)
+        behind = [child for name in names for child in modules[name.rpartition('.')[0]].children()]
+        return _unchanged_taps({name: modules[name] for name in names}, behind, every=every, inputs=inputs)
 
     def features(self, feats: Any) -> Features:
         """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
@@ -240,6 +244,16 @@ class ModelAdapter(DryRuns, ABC):
             ValueError: A feature is neither a map nor a vector.
         """
         return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
+
+
+@contextmanager
+def _unchanged_taps(
+    modules: dict[str, nn.Module], behind: Sequence[nn.Module], **how: bool
+) -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        for activation in {id(m): m for m in behind if getattr(m, 'inplace', False)}.values():
+            stack.enter_context(hiding(activation, 'inplace', False))
+        yield stack.enter_context(tap_outputs(modules, **how))
 
 
 def _level(feature: Tensor, size: int) -> Level:

@@ -72,6 +72,24 @@ class DenseOutputs(ModelAdapter):
         form, boxes = self.box_form, self.boxes(outputs)
         return [None if form.scales is None else form.scales(b, level) for level, b in enumerate(boxes)]
 
+    def class_scores(self, outputs: Any) -> list[Tensor]:
+        """Returns the class logits alone, ``(P, K)`` beside each of :meth:`logits`, without what multiplies them."""
+        return [flat(level, self.columns) for level in self._parts(outputs)[0]]
+
+    def factors(self, outputs: Any) -> list[Tensor]:
+        """Returns the logits ``(P,)`` that multiply the scores (centerness), for each level; empty without."""
+        return [flat(level, 1).squeeze(1) for level in self._parts(outputs)[2] or ()]
+
+    def corners(self, outputs: Any) -> list[Tensor]:
+        """Returns what :meth:`boxes` decode to, ``(P, 4)``, each seen from its prior and in units of it.
+
+        Raises:
+            ValueError: That is not declared for the head.
+        """
+        if self.box_form.corners is None:
+            raise ValueError(f'what the boxes of a {type(self.head).__name__} decode to is not declared')
+        return [self.box_form.corners(level) for level in self.boxes(outputs)]
+
     @property
     def box_form(self) -> BoxForm:
         """How the head writes its boxes down.

@@ -48,7 +48,8 @@ class Step:
         for method in active:
             if method.views:
                 self.others = name_views(names, views, method.views, method.name)
-        with adapter.tapped(_wanted(active, 'student_taps')) as self.taps:
+        calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
+        with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats = adapter.extract(inputs)
             capture = TargetCapture() if any(method.reads_targets for method in active) else None
             self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
@@ -70,7 +71,7 @@ class Step:
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
-        view.assigned = self.assigned
+        view.assigned, view.calls = self.assigned, self.calls
         view.views = self._others(partial(self._student_view_of, method))
         return view
 

@@ -31,3 +31,14 @@ def test_priors_stand_beside_the_predictions_of_an_image(wide_retinanet):
     assert [2 * len(level) for level in priors] == [len(level) for level in distiller.adapter.logits(view.outputs)]
     assert torch.equal(priors[1][:3], distiller.student.bbox_head.prior_generator.base_anchors[1])
     assert distiller.adapter.assigns
+
+
+def test_every_call_is_seen_before_an_activation_in_place(wide_retinanet):
+    name = 'bbox_head.cls_convs.0.conv'
+    view, distiller = seen(wide_retinanet, student_calls=(name,))
+    conv = distiller.student.bbox_head.cls_convs[0]
+    assert set(view.calls) == {name} and len(view.calls[name]) == 3
+    for feat, found in zip(view.feats, view.calls[name]):
+        torch.testing.assert_close(found, conv.conv(feat))
+        assert found.min() < 0 and found.requires_grad
+    assert conv.activate.inplace and seen(wide_retinanet)[0].calls == {}
