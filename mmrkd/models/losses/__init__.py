@@ -1,6 +1,7 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
 from mmrkd.models.losses.channel_wise import channel_divergence
+from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
     attention_distance,
@@ -29,11 +30,13 @@ __all__ = [
     'FeatureMSELoss',
     'KLDivergenceLoss',
     'SigmoidKLLoss',
+    'align_statistics',
     'attention_distance',
     'background_kl',
     'box_distribution_kl',
     'box_kl',
     'box_l1',
+    'box_overlaps',
     'channel_divergence',
     'cosine_distance',
     'feature_mse',
@@ -42,6 +45,7 @@ __all__ = [
     'generation_error',
     'kl_divergence',
     'pearson_distance',
+    'quality_focal',
     'sigmoid_kl',
     'squared_error',
     'valuable_region',

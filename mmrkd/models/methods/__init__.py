@@ -2,6 +2,7 @@
 
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
 from mmrkd.models.methods.base import DistillMethod, Pair, Phase
+from mmrkd.models.methods.crosskd import CrossKD
 from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
 from mmrkd.models.methods.era import ERA
@@ -25,6 +26,7 @@ __all__ = [
     'MGD',
     'PKD',
     'AttentionTransfer',
+    'CrossKD',
     'DeepMutualLearning',
     'DistillMethod',
     'FitNets',
