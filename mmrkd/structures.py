@@ -223,7 +223,17 @@ class StudentView(_View):
     """What a method sees of the student in one step. Gradients flow.
 
     :attr:`outputs` are what the student's head returned during its own loss; further views compute them when asked.
+
+    Attributes:
+        assigned: What the student's head assigned to its predictions on the way
+            (:class:`mmrkd.adapters.assigned.AssignedTargets`); ``None`` if no method reads it
+            (:attr:`DistillMethod.reads_targets`), if the head assigns nothing, and for further views.
+        calls: Outputs of every call of the modules that methods asked for (:attr:`DistillMethod.student_calls`), by
+            module name.
     """
+
+    assigned: Any = None
+    calls: dict[str, list] = field(default_factory=dict)
 
 
 @dataclass

@@ -19,12 +19,15 @@ class AssignedTargets:
     Attributes:
         labels: ``(P,)`` for each level; K stands for the background.
         label_weights: ``(P,)`` for each level; 0 where a prediction is ignored or its prior lies outside of the image.
+        box_targets: ``(P, 4)`` for each level in the head's own form, meaningful where there is an object; ``None`` if
+            none were returned.
         num_pos: Number of positive predictions, averaged over the processes, at least 1.
     """
 
     labels: tuple[Tensor, ...]
     label_weights: tuple[Tensor, ...]
     num_pos: Tensor
+    box_targets: Optional[tuple[Tensor, ...]] = None
 
 
 class TargetCapture:
@@ -72,18 +75,20 @@ def read_targets(returned: Any, rows: Sequence[int], num_classes: int) -> Option
     positive = sum(
         ((label >= 0) & (label < num_classes) & (weight > 0)).sum() for label, weight in zip(labels, weights)
     )
-    return AssignedTargets(labels, weights, _averaged(positive.float()).clamp(min=1))
+    boxes = next(filter(None, (_by_level(part, rows, 4) for part in returned[index + 1 :])), None)
+    return AssignedTargets(labels, weights, averaged(positive.float()).clamp(min=1), boxes)
 
 
-def _by_level(part: Any, rows: Sequence[int]) -> Optional[tuple[Tensor, ...]]:
+def _by_level(part: Any, rows: Sequence[int], columns: int = 1) -> Optional[tuple[Tensor, ...]]:
     if not isinstance(part, (tuple, list)) or len(part) != len(rows):
         return None
-    if not all(isinstance(level, Tensor) and level.numel() == n for level, n in zip(part, rows)):
+    if not all(isinstance(level, Tensor) and level.numel() == n * columns for level, n in zip(part, rows)):
         return None
-    return tuple(level.detach().reshape(-1) for level in part)
+    return tuple(level.detach().reshape((-1,) if columns == 1 else (-1, columns)) for level in part)
 
 
-def _averaged(count: Tensor) -> Tensor:
+def averaged(count: Tensor) -> Tensor:
+    """Returns the mean over the processes."""
     if get_world_size() > 1:
         all_reduce(count, 'mean')
     return count

@@ -2,8 +2,8 @@
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
 from typing import Any, Optional, Union
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmrkd.adapters.assigned import TargetCapture, kept_targets
 from mmrkd.adapters.dry_runs import DryRuns
-from mmrkd.adapters.reuse import reuse_features
+from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import Call, tap_outputs
@@ -71,6 +71,9 @@ class ModelAdapter(DryRuns, ABC):
             every: All calls of each, see :func:`mmrkd.adapters.taps.tap_outputs`.
             inputs: What they were given, too.
 
+        An activation that works in place would overwrite what the norm before it gave: those beside a recorded module
+        work elsewhere meanwhile.
+
         Raises:
             KeyError: The model has no module of that name; the nearest names are suggested.
         """
@@ -80,7 +83,8 @@ class ModelAdapter(DryRuns, ABC):
                 children = [child for child, _ in self.model.named_children()]
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
                 raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
-        return tap_outputs({name: modules[name] for name in names}, every=every, inputs=inputs)
+        behind = [child for name in names for child in modules[name.rpartition('.')[0]].children()]
+        return _unchanged_taps({name: modules[name] for name in names}, behind, every=every, inputs=inputs)
 
     def features(self, feats: Any) -> Features:
         """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
@@ -209,6 +213,15 @@ class ModelAdapter(DryRuns, ABC):
         """Returns samples that say of ``inputs`` what they say of the student's: where these are padded further."""
         return samples
 
+    @property
+    def assigns(self) -> bool:
+        """Whether :meth:`task_loss` can tell which label each prediction was assigned."""
+        return False
+
+    def priors(self, outputs: Any) -> list[Tensor]:
+        """Returns what each prediction of one image starts from, for each level, in the order of :meth:`logits`."""
+        raise NotImplementedError(f'{type(self).__name__} does not say what its predictions start from')
+
     def assigned(self, returned: Any, outputs: Any) -> Any:
         """Reads what the head's ``get_targets`` returned, see :func:`mmrkd.adapters.assigned.read_targets`."""
         return None
@@ -233,6 +246,16 @@ class ModelAdapter(DryRuns, ABC):
             ValueError: A feature is neither a map nor a vector.
         """
         return tuple(_level(feature, self.dry_size) for feature in self.features(feats))
+
+
+@contextmanager
+def _unchanged_taps(
+    modules: dict[str, nn.Module], behind: Sequence[nn.Module], **how: bool
+) -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        for activation in {id(m): m for m in behind if getattr(m, 'inplace', False)}.values():
+            stack.enter_context(hiding(activation, 'inplace', False))
+        yield stack.enter_context(tap_outputs(modules, **how))
 
 
 def _level(feature: Tensor, size: int) -> Level:

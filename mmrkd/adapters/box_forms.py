@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
+LARGEST = 4.135166556742356  # |log(16 / 1000)|: mmdet's coders take no larger change of a size
 LEAST = 1.0  # cells: a box that is smaller than a cell of its level is measured in cells
 
 
@@ -24,17 +25,25 @@ class BoxForm:
         unit: In words, for the layout: two heads line up only if it is the same.
         values: ``(raw (P, 4), level) -> (P, 4)``, in a form whose differences mean something.
         scales: ``(values (P, 4)) -> (P, 4)`` of the target, or ``None`` for 1.
+        corners: ``(values (P, 4)) -> (P, 4)``: x1, y1, x2, y2 in units of the prior and seen from it. Two boxes of one
+            prior overlap there as they do in pixels. ``None`` where that is not declared.
     """
 
     unit: str
     values: Callable[[Tensor, int], Tensor]
     scales: Optional[Callable[[Tensor, int], Tensor]] = None
+    corners: Optional[Callable[[Tensor], Tensor]] = None
 
 
 def deltas(head: Any) -> BoxForm:
     """Shift of the centre in sizes of the prior, logarithm of the size; the coder's deviations are taken out."""
     stds = torch.as_tensor(head.bbox_coder.stds, dtype=torch.float32)
-    return BoxForm('deltas of the prior', lambda raw, _: raw * stds.to(raw))
+
+    def corners(values: Tensor) -> Tensor:
+        centre, half = values[:, :2], values[:, 2:].float().clamp(-LARGEST, LARGEST).exp().to(values) / 2
+        return torch.cat([centre - half, centre + half], dim=1)
+
+    return BoxForm('deltas of the prior', lambda raw, _: raw * stds.to(raw), corners=corners)
 
 
 def distances(head: Any, unit: str, logarithmic: bool = False) -> BoxForm:
@@ -56,7 +65,14 @@ def distances(head: Any, unit: str, logarithmic: bool = False) -> BoxForm:
         return sides * sides.new_tensor(cells[level] * 2)
 
     name = f'logarithms of distances in {unit}' if logarithmic else f'distances in {unit}'
-    return BoxForm(name, values, lambda ltrb, _: _sized(ltrb[:, 0] + ltrb[:, 2], ltrb[:, 1] + ltrb[:, 3]))
+
+    def scales(ltrb: Tensor, _: int) -> Tensor:
+        return _sized(ltrb[:, 0] + ltrb[:, 2], ltrb[:, 1] + ltrb[:, 3])
+
+    def corners(ltrb: Tensor) -> Tensor:
+        return torch.cat([-ltrb[:, :2], ltrb[:, 2:]], dim=1)
+
+    return BoxForm(name, values, scales, None if logarithmic else corners)
 
 
 def distances_of_prior(head: Any) -> BoxForm:

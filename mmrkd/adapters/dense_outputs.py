@@ -72,6 +72,24 @@ class DenseOutputs(ModelAdapter):
         form, boxes = self.box_form, self.boxes(outputs)
         return [None if form.scales is None else form.scales(b, level) for level, b in enumerate(boxes)]
 
+    def class_scores(self, outputs: Any) -> list[Tensor]:
+        """Returns the class logits alone, ``(P, K)`` beside each of :meth:`logits`, without what multiplies them."""
+        return [flat(level, self.columns) for level in self._parts(outputs)[0]]
+
+    def factors(self, outputs: Any) -> list[Tensor]:
+        """Returns the logits ``(P,)`` that multiply the scores (centerness), for each level; empty without."""
+        return [flat(level, 1).squeeze(1) for level in self._parts(outputs)[2] or ()]
+
+    def corners(self, outputs: Any) -> list[Tensor]:
+        """Returns what :meth:`boxes` decode to, ``(P, 4)``, each seen from its prior and in units of it.
+
+        Raises:
+            ValueError: That is not declared for the head.
+        """
+        if self.box_form.corners is None:
+            raise ValueError(f'what the boxes of a {type(self.head).__name__} decode to is not declared')
+        return [self.box_form.corners(level) for level in self.boxes(outputs)]
+
     @property
     def box_form(self) -> BoxForm:
         """How the head writes its boxes down.
@@ -123,6 +141,17 @@ class DenseOutputs(ModelAdapter):
     def background(self) -> bool:
         """Whether the last class is the background: of softmax heads it is."""
         return not self.sigmoid
+
+    @property
+    def assigns(self) -> bool:
+        """Whether the head ends with the labels that its ``get_targets`` returns."""
+        return self.reading is not None and self.reading.assigns and hasattr(self.head, 'get_targets')
+
+    def priors(self, outputs: Any) -> list[Tensor]:
+        """Returns the anchors ``(H_l * W_l * A, 4)`` as corners, or the points ``(H_l * W_l, 2)``, in pixels."""
+        scores, _, _ = self._parts(outputs)
+        sizes, like = [level.shape[-2:] for level in scores], scores[0]
+        return self.head.prior_generator.grid_priors(sizes, dtype=like.dtype, device=like.device)
 
     def assigned(self, returned: Any, outputs: Any) -> Optional[AssignedTargets]:
         """Returns the labels of all predictions; ``None`` where the head does not end with those it assigned."""

@@ -164,7 +164,7 @@ class Distiller(BaseModel):
         for method in self.methods.values():
             method.pair = self.pairs[method.teacher]
             method.setup(method.pair)
-            self.adapter.tapped(method.student_taps)  # a name that is not there fails here
+            self.adapter.tapped((*method.student_taps, *method.student_calls))  # a name that is not there fails here
             if method.teacher is not None:
                 method.pair.teacher.adapter.tapped(method.teacher_taps)
             if not method.active:

@@ -118,6 +118,19 @@ class Pair:
                 'a method on pooled features or logits.'
             )
 
+    def require_detectors(self, what: str) -> None:
+        """Raises ValueError unless both models are detectors: what reads the boxes of the ground truth."""
+        if self.student.task != 'detection':
+            raise ValueError(f'{what} reads boxes, found models for {self.student.task}. Take detectors.')
+
+    def require_maps(self, what: str) -> None:
+        """Raises ValueError if the matched features are pooled and have no positions."""
+        if self.match.vectors:
+            raise ValueError(
+                f'{what} compares maps (N, C, H, W), but the features of this pair are pooled vectors (N, C). Take '
+                'detectors, or classifiers without a pooling neck, or a method on pooled features (FitNets, PKD).'
+            )
+
     def require_ground_truth(self, what: str) -> None:
         """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
         require_ground_truth(self.student, self.teacher.adapter, what)

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
+from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.models.methods import DistillMethod
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
@@ -48,9 +49,12 @@ class Step:
         for method in active:
             if method.views:
                 self.others = name_views(names, views, method.views, method.name)
-        with adapter.tapped(_wanted(active, 'student_taps')) as self.taps:
+        calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
+        with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats = adapter.extract(inputs)
-            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples)
+            capture = TargetCapture() if any(method.reads_targets for method in active) else None
+            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
+        self.assigned = None if capture is None else capture.assigned
         self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
         self.teacher_passes: dict[tuple, TeacherView] = {}
 
@@ -69,6 +73,7 @@ class Step:
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
+        view.assigned, view.calls = self.assigned, self.calls
         return self._with_views(view, partial(self._student_view_of, method))
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:

@@ -50,7 +50,10 @@ class DistillMethod(BaseModule):
         weights: Attribute that holds a weight -> patterns (:mod:`fnmatch`) of the loss terms that it multiplies.
         task_weight: Factor on the student's own losses; reached as :attr:`factor` reaches 1.
         student_taps: Names of modules of the student whose outputs the method wants in :attr:`StudentView.taps`.
-        teacher_taps: The same for the teacher, modules below its head; they run in the teacher's one feature pass.
+        student_calls: Names of modules of the student of which it wants every call, in :attr:`StudentView.calls`: a
+            dense head calls its convolutions once for each level.
+        teacher_taps: As ``student_taps`` for the teacher, modules below its head; they run in its one feature pass.
+        reads_targets: Whether the method reads :attr:`StudentView.assigned`.
         needs_teacher: Whether the method reads the teacher's view. If no method does, no teacher is run, and there need
             not be one.
         compares_classes: Whether the classes of teacher and data must agree: it reads more than features.
@@ -71,7 +74,9 @@ class DistillMethod(BaseModule):
     weights: Mapping[str, Union[str, Sequence[str]]] = MappingProxyType({})
     task_weight: float = 1.0
     student_taps: tuple[str, ...] = ()
+    student_calls: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    reads_targets: bool = False
     needs_teacher: bool = True
     compares_classes: bool = True
     views: tuple[str, ...] = ()

@@ -1,0 +1,15 @@
+"""FGD on COCO: RetinaNet-X101-64x4d (1x, 41.0 AP) teaches RetinaNet-R50, which starts from its neck and head."""
+
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='mmdet::retinanet/retinanet_x101-64x4d_fpn_1x_coco.py',
+        ckpt='https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_x101_64x4d_fpn_1x_coco/'
+        'retinanet_x101_64x4d_fpn_1x_coco_20200130-366f5af1.pth',
+    ),
+    methods=[dict(type='mmrkd.FGD', w_fg=1e-3, w_bg=5e-4, w_attention=5e-4, w_relation=5e-6)],
+    init_student='neck,bbox_head',
+)

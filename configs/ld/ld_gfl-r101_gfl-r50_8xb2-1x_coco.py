@@ -1,0 +1,14 @@
+"""LD on COCO: GFL-R101 (multi-scale 2x, 44.7 AP) teaches GFL-R50."""
+
+_base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+        ckpt='https://download.openmmlab.com/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/'
+        'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth',
+    ),
+    methods=[dict(type='mmrkd.LD', w_main=0.25, w_vlr=0.25, w_kd=10.0)],
+)

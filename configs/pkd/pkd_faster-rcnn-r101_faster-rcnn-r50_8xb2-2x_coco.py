@@ -1,0 +1,14 @@
+"""PKD on COCO: Faster R-CNN-R101 (2x, 39.8 AP) teaches Faster R-CNN-R50 for 24 epochs, as in the paper."""
+
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
+        ckpt='https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_2x_coco/'
+        'faster_rcnn_r101_fpn_2x_coco_bbox_mAP-0.398_20200504_210455-1d2dac9c.pth',
+    ),
+    methods=[dict(type='mmrkd.PKD', w_pkd=6.0)],
+)
