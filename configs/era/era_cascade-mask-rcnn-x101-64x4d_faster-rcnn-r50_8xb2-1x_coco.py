@@ -4,6 +4,7 @@ The student trains on boxes, so TWI uses the box branches of the teacher alone: 
 """
 
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """ERA on COCO: Faster R-CNN-R101 (2x, 39.8 AP) teaches Faster R-CNN-R50."""
 
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """ERA on the embedded digits: the main job of the quick start."""
 
 _base_ = '../baselines/retinanet-r18w8_1xb8-10e_digits.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

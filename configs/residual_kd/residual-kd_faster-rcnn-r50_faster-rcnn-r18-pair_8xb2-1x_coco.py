@@ -14,6 +14,7 @@ pair = _base_.pair_backbone
 for part in (pair.student, pair.assistant):
     part.out_indices = (0, 1, 2, 3)
 _base_.model.backbone = pair
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """ResidualKD on CIFAR-10. First train the teacher: configs/baselines/resnet18w32_1xb128-30e_cifar10.py."""
 
 _base_ = '../baselines/resnet18w8-pair_1xb128-30e_cifar10.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -2,6 +2,7 @@
 
 _base_ = '../baselines/resnet18w8_1xb128-30e_cifar10.py'
 _base_.model.backbone = dict(type='mmrkd.ResidualPairBackbone', student=_base_.model.backbone, assistant=None)
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """ResidualKD on DeepPCB. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py."""
 
 _base_ = '../baselines/retinanet-r18w12-pair_1xb8-24e_deeppcb.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -5,6 +5,7 @@ out_channels = [24, 48, 96]  # the neck does not read the first stage
 student = dict(_base_.model.backbone, out_indices=(1, 2, 3))
 _base_.model.backbone = dict(type='mmrkd.ResidualPairBackbone', student=student, assistant=None)
 _base_.model.neck.update(in_channels=out_channels, start_level=0)
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -10,6 +10,7 @@ for part in (pair.student, pair.assistant):
 pair.out_channels = pair.out_channels[1:]
 _base_.model.backbone = pair
 _base_.model.neck.update(in_channels=pair.out_channels, start_level=0)
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

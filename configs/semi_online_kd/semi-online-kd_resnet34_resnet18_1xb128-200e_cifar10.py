@@ -6,6 +6,7 @@ _base_ = [
     '../_base_/schedules/sgd_step_200e.py',
     '../_base_/cls_runtime.py',
 ]
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

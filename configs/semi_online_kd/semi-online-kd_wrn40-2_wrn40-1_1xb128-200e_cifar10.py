@@ -5,6 +5,7 @@ is the paper's. Settings for all norms or biases (norm_decay_mult) do not reach 
 """
 
 _base_ = '../baselines/wrn40-1_1xb128-200e_cifar10.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -20,7 +20,7 @@ from mmrkd.models.inheritance import check_parts
 from mmrkd.models.methods.arguments import check_arguments
 from mmrkd.models.methods.method_dict import OWN_KEYS
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
-from mmrkd.registry import MODELS
+from mmrkd.registry import MODELS, type_name
 
 
 def build_distiller(cfg: Config, report: Report) -> Optional[Distiller]:
@@ -193,12 +193,13 @@ def _name_of_mismatch(model: nn.Module, state: dict[str, Any], student: Optional
 
 def _build_method(cfg: Any, report: Report) -> Optional[nn.Module]:
     with report.expecting('method-unknown', AttributeError='method-argument'):
-        name = str(cfg.get('type'))
-        if MODELS.get(name) is None:
+        name = type_name(cfg)
+        kind = cfg.get('type') if isinstance(cfg.get('type'), type) else MODELS.get(name)
+        if kind is None:
             find_method(name)
             raise ValueError(f'there is no method {name!r}: write mmrkd.{find_method(name)}')
         with report.expecting('method-argument'):
-            check_arguments(MODELS.get(name), cfg)
+            check_arguments(kind, cfg)
             return MODELS.build({key: value for key, value in cfg.items() if key not in OWN_KEYS})
     return None
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from mmrkd.doctor.parts import role_of
 from mmrkd.doctor.report import Report
 from mmrkd.models import Distiller
+from mmrkd.registry import type_name
 
 
 def examine_settings(cfg: Config, report: Report) -> None:
@@ -138,8 +139,8 @@ def examine_schedule(distiller: Distiller, cfg: Config, epoch_length: int, repor
     schedules = schedules if isinstance(schedules, list) else [schedules]
     if not starts or not _is_number(whole) or not whole > 0:
         return
-    kinds = [str(schedule.get('type')) for schedule in schedules]
-    if any(word in kind for kind in kinds for word in ('None', 'Momentum', 'Plateau')):
+    kinds = [type_name(schedule) for schedule in schedules]
+    if not all(kinds) or any(word in kind for kind in kinds for word in ('Momentum', 'Plateau')):
         return  # by optimiser, of something else, or by what is not known before
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=whole)
     arguments = dict(optimizer=optimizer, epoch_length=epoch_length)

@@ -1,6 +1,7 @@
 """Student and teacher on CIFAR-10; a method is still to be named."""
 
 _base_ = '../../baselines/resnet18w8_1xb128-30e_cifar10.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """Student and teacher on BCCD, until the student has converged; a method is still to be named."""
 
 _base_ = '../../baselines/retinanet-r18w8_1xb8-48e_bccd.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

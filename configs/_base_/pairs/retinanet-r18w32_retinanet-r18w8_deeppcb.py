@@ -1,6 +1,7 @@
 """Student and teacher on DeepPCB; a method is still to be named."""
 
 _base_ = '../../baselines/retinanet-r18w8_1xb8-24e_deeppcb.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',
