@@ -1,6 +1,7 @@
 """CrossKD on COCO: RetinaNet-R101 (2x, 38.9 AP) teaches RetinaNet-R50 for 24 epochs."""
 
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

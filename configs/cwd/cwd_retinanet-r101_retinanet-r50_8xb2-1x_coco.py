@@ -1,6 +1,7 @@
 """CWD on COCO, levels of the FPN: RetinaNet-R101 (2x, 38.9 AP) teaches RetinaNet-R50."""
 
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

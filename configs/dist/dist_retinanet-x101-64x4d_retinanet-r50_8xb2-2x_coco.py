@@ -1,6 +1,7 @@
 """DIST on COCO with the release's weights: RetinaNet-X101-64x4d (1x, 41.0 AP) teaches RetinaNet-R50 for 24 epochs."""
 
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

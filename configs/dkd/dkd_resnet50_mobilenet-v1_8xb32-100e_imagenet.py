@@ -6,6 +6,7 @@ _base_ = [
     '../_base_/schedules/imagenet_sgd_100e.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

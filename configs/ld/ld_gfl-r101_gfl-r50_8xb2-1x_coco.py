@@ -1,6 +1,7 @@
 """LD on COCO: GFL-R101 (multi-scale 2x, 44.7 AP) teaches GFL-R50."""
 
 _base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

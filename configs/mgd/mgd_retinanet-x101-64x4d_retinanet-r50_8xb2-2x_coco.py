@@ -1,6 +1,7 @@
 """MGD on COCO: RetinaNet-X101-64x4d (multi-scale 3x) teaches RetinaNet-R50, which starts from its neck and head."""
 
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',

@@ -1,6 +1,7 @@
 """PKD on COCO: Faster R-CNN-R101 (2x, 39.8 AP) teaches Faster R-CNN-R50 for 24 epochs, as in the paper."""
 
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
+runner_type = 'mmrkd.Runner'
 model = dict(
     _delete_=True,
     type='mmrkd.Distiller',
