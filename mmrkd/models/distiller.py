@@ -116,6 +116,7 @@ class Distiller(BaseModel):
         self.set_variant(variant)
         self._register_state_dict_hook(rename_on_save)
         self._register_load_state_dict_pre_hook(rename_on_load)
+        self._built = True
 
     def __getattr__(self, name: str) -> Any:
         """Stands in for the student: its parts, parameters and methods are found where hooks of stock configs look."""
@@ -126,6 +127,17 @@ class Distiller(BaseModel):
             if student is None or name.startswith('__'):
                 raise
             return getattr(student, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What a hook writes to an attribute of the student (a loss, a factor) is written there."""
+        if self.__dict__.get('_built') and not self._has_own(name) and hasattr(self.student, name):
+            setattr(self.student, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _has_own(self, name: str) -> bool:
+        parts = (self.__dict__, self._modules, self._parameters, self._buffers)
+        return any(name in part for part in parts) or hasattr(type(self), name)
 
     def named_parameters(self, prefix: str = '', *args: Any, **kwargs: Any) -> Iterator[tuple[str, Parameter]]:
         """Yields the student's parameters under their plain names: constructors of optimisers go by how names begin."""

@@ -34,6 +34,14 @@ class ViewsPreprocessor(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__('own'), name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A hook that exchanges ``batch_augments`` means those of the own preprocessor."""
+        own = self.__dict__.get('_modules', {}).get('own')
+        if own is not None and name not in self.__dict__ and hasattr(own, name):
+            setattr(own, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, data: Any, training: bool = False) -> Any:
         """Returns what the own preprocessor returns, and further ``views``, tensors ``(N, 3, H, W)``.
 

@@ -152,3 +152,62 @@ def test_init_detector_takes_the_config_of_the_run_and_its_checkpoint(squares, t
         image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
         found.append(inference_detector(model, image).pred_instances)
     assert len(found[1]) and torch.equal(found[0].scores, found[1].scores)
+
+
+class TestWritten:
+    """What a hook sets on the model belongs to the student, and reaches its losses."""
+
+    @pytest.fixture
+    def distiller(self, wide_classifier):
+        return build_distiller(tiny_classifier(), wide_classifier, [HINT])
+
+    def test_an_attribute_of_the_student_is_set_there(self, distiller):
+        distiller.student.loss_lambda = 0.5  # as DenseCL has it, and its hook sets it
+        distiller.loss_lambda = 0.0
+        assert distiller.student.loss_lambda == 0.0 and 'loss_lambda' not in vars(distiller)
+
+    def test_what_the_student_does_not_have_stays_with_the_distiller(self, distiller):
+        distiller.cfg = 'of init_detector'
+        assert vars(distiller)['cfg'] == 'of init_detector' and not hasattr(distiller.student, 'cfg')
+        distiller.variant = 'teacher'
+        assert vars(distiller)['variant'] == 'teacher' and not hasattr(distiller.student, 'variant')
+
+    def test_a_recipe_is_switched(self, distiller):
+        """SwitchRecipeHook of mmpretrain exchanges the loss of the head and the mixing of images."""
+        from types import SimpleNamespace
+
+        from mmpretrain.engine.hooks import SwitchRecipeHook
+
+        runner = SimpleNamespace(model=distiller)
+        loss = torch.nn.BCEWithLogitsLoss()
+        SwitchRecipeHook._switch_loss(runner, loss)
+        SwitchRecipeHook._switch_batch_augments(runner, 'mixed')
+        assert distiller.student.head.loss_module is loss
+        assert distiller.student.data_preprocessor.batch_augments == 'mixed'
+
+    def test_also_where_several_views_are_handed_on(self, distiller):
+        from mmrkd.models import ViewsPreprocessor
+
+        wrapper = ViewsPreprocessor(distiller.student.data_preprocessor)
+        wrapper.batch_augments = 'mixed'
+        assert distiller.student.data_preprocessor.batch_augments == 'mixed'
+        wrapper.eval()
+        assert wrapper.training is False
+
+
+def test_numbers_of_classes_are_checked_in_the_student(wide_retinanet):
+    """NumClassCheckHook of mmdet looks at every module of the model."""
+    from types import SimpleNamespace
+
+    from mmdet.engine.hooks import NumClassCheckHook
+
+    distiller = build_distiller(tiny_retinanet(), wide_retinanet, [HINT]).train()
+    for classes, fits in ((tuple('abcd'), True), (tuple('abc'), False)):
+        data = SimpleNamespace(metainfo=dict(classes=classes))
+        loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
+        runner = SimpleNamespace(model=distiller, train_loop=loop, train_dataloader=loop.dataloader, logger=None)
+        if fits:
+            NumClassCheckHook().before_train_epoch(runner)
+        else:
+            with pytest.raises(AssertionError, match='num_classes'):
+                NumClassCheckHook().before_train_epoch(runner)
