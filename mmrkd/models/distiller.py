@@ -206,10 +206,12 @@ class Distiller(BaseModel):
         self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor', views: Sequence[Tensor] = ()
     ) -> Any:
         """Computes losses (``mode='loss'``), predicts as :attr:`variant` (``'predict'``) or runs the student."""
-        require_hooks(self)
         if mode == 'loss':
+            require_hooks(self)
             return self.loss(inputs, data_samples, views)
         if mode == 'predict':
+            if self.variants[self.variant].learned:  # the student is whole in any runner
+                require_hooks(self)
             return self.predict(inputs, data_samples)
         return self.student(inputs, data_samples, mode=mode)
 

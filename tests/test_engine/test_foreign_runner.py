@@ -33,8 +33,12 @@ def test_training_is_refused_with_the_line_to_add(kept, run_cfg, tmp_path):
 
 
 @pytest.mark.parametrize('call', ['val', 'test'])
-def test_so_is_a_test(call, run_cfg, tmp_path):
-    runner = Runner.from_cfg(without_hooks(run_cfg(tmp_path)))
+def test_so_is_a_test_of_what_methods_trained(call, run_cfg, tmp_path):
+    """It would be one of random weights; the student and the teacher are whole in any runner."""
+    for variant in ('student', 'teacher'):
+        metrics = getattr(Runner.from_cfg(without_hooks(run_cfg(tmp_path, **{'model.variant': variant}))), call)()
+        assert 'tiny/score' in metrics
+    runner = Runner.from_cfg(without_hooks(run_cfg(tmp_path, **{'model.variant': 'integrated'})))
     with pytest.raises(RuntimeError, match='would not save and restore its methods'):
         getattr(runner, call)()
 
