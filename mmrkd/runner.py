@@ -126,17 +126,18 @@ class Runner(MMEngineRunner):
 
 
 def _own_copy(cfg: Optional[Union[Config, Mapping]]) -> Config:
-    """A copy that can be written to the work dir: classes in it are named."""
-    cfg = deepcopy(cfg) if isinstance(cfg, Config) else Config(deepcopy(dict(cfg or {})))
-    return Config(written_out(cfg)._cfg_dict, cfg_text=cfg.text or '\n', filename=cfg.filename)
+    return deepcopy(cfg) if isinstance(cfg, Config) else Config(deepcopy(dict(cfg or {})))
 
 
 def _noted(whole: Config, run: ConfigDict, given: dict) -> Config:
-    """Writes what was prepared into the whole config, if there is one, and what a runner reads nowhere else."""
+    """Writes what was prepared into the whole config, if there is one, and what a runner reads nowhere else.
+
+    Classes in it are named: mmengine writes it to the work dir, and no Python reads ``<class ...>``.
+    """
     for name in PREPARED if whole else ('model_wrapper_cfg',):
         if name in run and (name in whole or run[name] != given.get(name)):
             whole[name] = run[name]
-    return whole
+    return Config(written_out(whole)._cfg_dict, cfg_text=whole.text or '\n', filename=whole.filename)
 
 
 def _is_written(value: Any) -> bool:
