@@ -31,7 +31,7 @@ def augment_test(cfg: Config) -> Config:
         if scope not in ('mmdet', 'mmpretrain'):
             raise ValueError(f'--tta: a config of {scope!r} needs a tta_model of its own')
         merged = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
-        detector = dict(type='DetTTAModel', tta_cfg=merged)  # which mmdet registers with mmengine
+        detector = dict(type='mmdet.models.DetTTAModel', tta_cfg=merged)  # registered with mmengine, not with mmdet
         cfg.tta_model = detector if scope == 'mmdet' else dict(type='mmpretrain.AverageClsScoreTTA')
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
