@@ -1,25 +1,9 @@
 """Makes the formulas of ``reference.py`` importable, and builds each teacher once."""
 
 import pytest
-import torch
+from reference import opinionated_teacher
 
-from mmrkd.testing import save_random_teacher, tiny_classifier, tiny_faster_rcnn, tiny_retinanet
-
-
-def opinionated_teacher(cfg, folder, seed):
-    """A random teacher whose head says something: fresh heads draw from N(0, 0.01) and answer about the same to all."""
-    teacher = save_random_teacher(cfg, folder, seed)
-    checkpoint = torch.load(teacher['ckpt'], weights_only=True)
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in checkpoint['state_dict'].items():
-        if name.endswith('running_mean'):
-            value.normal_(std=0.1, generator=generator)
-        elif name.endswith('running_var'):
-            value.uniform_(0.5, 1.5, generator=generator)
-        elif 'head' in name and name.endswith('weight'):
-            value.mul_(10)
-    torch.save(checkpoint, teacher['ckpt'])
-    return teacher
+from mmrkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_retinanet
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from mmrkd.testing import build_model
+from mmrkd.testing import build_model, save_random_teacher
 
 NORM_EPS = 1e-5
 
@@ -222,3 +222,19 @@ def stir(module, seed=5):
             elif name.endswith('running_var'):
                 buffer.uniform_(0.5, 2, generator=generator)
     return module
+
+
+def opinionated_teacher(cfg, folder, seed):
+    """A random teacher whose head says something: fresh heads draw from N(0, 0.01) and answer about the same to all."""
+    teacher = save_random_teacher(cfg, folder, seed)
+    checkpoint = torch.load(teacher['ckpt'], weights_only=True)
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in checkpoint['state_dict'].items():
+        if name.endswith('running_mean'):
+            value.normal_(std=0.1, generator=generator)
+        elif name.endswith('running_var'):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif 'head' in name and name.endswith('weight'):
+            value.mul_(10)
+    torch.save(checkpoint, teacher['ckpt'])
+    return teacher

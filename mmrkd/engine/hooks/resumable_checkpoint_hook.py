@@ -148,7 +148,7 @@ class ResumableCheckpointHook(CheckpointHook):
         before, present = state.get('teachers'), self._fingerprints(runner)
         if before is None:  # checkpoints of before know one teacher by its weights
             before = dict(default=state.get('teacher'))
-            present = {name: t.fingerprint(weights_only=True) for name, t in distiller_of(runner).teachers.items()}
+            present = {name: t.fingerprint(weights_only=True) for name, t in _teachers(runner).items()}
         for name, found in present.items():
             expected = before.get(name, found)
             if expected is None or expected == found:
@@ -167,9 +167,12 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _fingerprints(self, runner: Runner) -> dict[str, str]:
         if self._teachers is None:
-            teachers = getattr(distiller_of(runner), 'teachers', {})
-            self._teachers = {name: teacher.fingerprint() for name, teacher in teachers.items()}
+            self._teachers = {name: teacher.fingerprint() for name, teacher in _teachers(runner).items()}
         return self._teachers
+
+
+def _teachers(runner: Runner) -> dict[str, Any]:
+    return dict(getattr(distiller_of(runner), 'teachers', {}))  # none where a plain model is trained
 
 
 def _sampler(runner: Runner) -> Any:

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from conftest import opinionated_teacher
 from mmdet.structures.bbox import bbox_overlaps
-from reference import affine, reached, second_teacher, stir
+from reference import affine, opinionated_teacher, reached, second_teacher, stir
 
 from mmrkd.models.losses import align_statistics, box_kl, quality_focal
 from mmrkd.models.methods import CrossKD

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from conftest import opinionated_teacher
-from reference import reached, second_teacher, stir
+from reference import opinionated_teacher, reached, second_teacher, stir
 
 from mmrkd.models.losses import box_kl, valuable_region
 from mmrkd.models.methods import LD
