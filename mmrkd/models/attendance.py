@@ -8,9 +8,9 @@ from mmengine.logging import MessageHub
 NEEDED = frozenset({'SplitCheckpointHook', 'MergeCheckpointHook'})
 
 
-def attend(model: Any, hook: str) -> None:
-    """Notes that one of the checkpoint hooks is in the run of a distiller."""
-    model.attending = model.attending | {hook}
+def attend(model: Any, hook: type) -> None:
+    """Notes that one of the checkpoint hooks, or a class of the user that extends it, is in the run of a distiller."""
+    model.attending = model.attending | {base.__name__ for base in hook.__mro__} & NEEDED
 
 
 def require_hooks(model: Any) -> None:

@@ -7,7 +7,9 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
+from mmrkd.engine import SplitCheckpointHook
 from mmrkd.models.attendance import NEEDED
+from mmrkd.registry import HOOKS as ALL_HOOKS
 from mmrkd.testing import build_distiller, classification_batch, model_inputs, tiny_classifier
 
 HOOKS = tuple(sorted(NEEDED))
@@ -60,6 +62,13 @@ def test_a_loop_that_is_written_by_hand_is_left_alone(teachers):
 
 def test_with_both_hooks_it_trains(run_cfg, train, tmp_path):
     assert train(run_cfg(tmp_path)).iter == 4
+
+
+def test_so_it_does_with_a_hook_that_extends_one(run_cfg, tmp_path):
+    ALL_HOOKS.register_module(module=type('MySplitHook', (SplitCheckpointHook,), {}), force=True)
+    runner = Runner.from_cfg(without_hooks(run_cfg(tmp_path), 'MySplitHook', 'MergeCheckpointHook'))
+    runner.train()
+    assert runner.iter == 4
 
 
 class TestHooksThatMethodsNeed:

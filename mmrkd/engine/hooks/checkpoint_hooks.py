@@ -43,7 +43,7 @@ class _AttendingHook(Hook):
 
     def _attend(self, runner: Runner) -> None:
         if isinstance(getattr(runner, 'model', None), nn.Module):
-            attend(distiller_of(runner), type(self).__name__)
+            attend(distiller_of(runner), type(self))
 
 
 @HOOKS.register_module()
