@@ -24,7 +24,8 @@ KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isin
 METHODS = {
     name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')
 }
-ARGUMENTS = dict(gdkd=dict(k=2))  # of four classes
+ARGUMENTS = dict(gdkd=dict(k=2), crosskd=dict(layer=1))  # of four classes, and of heads with one convolution
+OFF = dict(gdkd=dict(weights=(0, 0, 0), w_task=0))  # where the arguments are not the weights themselves
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
 STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
 BATCHES = dict(classifier=classification_batch, detector=detection_batch)
@@ -105,7 +106,8 @@ def test_without_a_weight_it_is_off_bit_for_bit(name, teachers, fitting):
     kind = next(kind for kind in fitting if name in fitting[kind])
     weights = KINDS[name].weights
     assert weights, 'a method declares its weights'
-    given = {weight: 0 for weight in weights if not isinstance(getattr(KINDS[name], weight, None), property)}
+    arguments = [weight for weight in weights if not isinstance(getattr(KINDS[name], weight, None), property)]
+    given = OFF.get(name, dict.fromkeys(arguments, 0))
     distiller = build(kind, teachers, [cfg_of(name, **given)])
     assert not distiller.methods[0].active
     plain = build_model(STUDENTS[kind], seed=3).train()

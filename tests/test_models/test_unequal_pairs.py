@@ -264,7 +264,7 @@ class TestPlugIn:
         assert not any(key.startswith('student.') for key in distiller.state_dict())
         assert len(list(distiller.bbox_head.parameters())) > 0
         names = [name for name, _ in distiller.named_parameters()]
-        assert len(names) == len(set(names)) and not any(name.startswith('bbox_head') for name in names)
+        assert len(names) == len(set(names)) and any(name.startswith('bbox_head.') for name in names)
         with pytest.raises(AttributeError, match="'RetinaNet' object has no attribute 'no_such_part'"):
             _ = distiller.no_such_part
 
