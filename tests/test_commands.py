@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,15 +40,10 @@ class TestHelp:
         assert done.returncode == 0, done.stderr
         assert all(f'    {name}' in done.stdout for name in COMMANDS)
 
-    def test_python_m_answers_at_once(self, tmp_path):
-        """Torch alone takes seconds; the best of three, as the machine may be busy."""
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            done = shell('-X', 'importtime', '-m', 'mmrkd', 'train', '--help', cwd=tmp_path)
-            seconds.append(time.perf_counter() - start)
-            assert done.returncode == 0 and '--teacher-ckpt' in done.stdout and 'torch' not in done.stderr
-        assert min(seconds) < 2
+    def test_python_m_loads_no_torch_to_answer(self, tmp_path):
+        """Torch alone takes seconds."""
+        done = shell('-X', 'importtime', '-m', 'mmrkd', 'train', '--help', cwd=tmp_path)
+        assert done.returncode == 0 and '--teacher-ckpt' in done.stdout and 'torch' not in done.stderr
 
     @pytest.mark.parametrize('name', COMMANDS)
     def test_each_command_has_a_summary_and_an_example(self, name, capsys):

@@ -10,7 +10,7 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-14e_digits.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-14e_digits/epoch_14.pth',
     ),
-    methods=[dict(type='mmrkd.ERA', w_kd=0.2, w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])],
+    methods=[dict(type='mmrkd.ERA')],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

@@ -1,6 +1,6 @@
 """ERA on DeepPCB. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py."""
 
 _base_ = '../_base_/pairs/retinanet-r18w32_retinanet-r18w8_deeppcb.py'
-model = dict(methods=[dict(type='mmrkd.ERA', w_twi=2.0, twi_on='last', branch_weights=[1, 1, 1, 1])])
+model = dict(methods=[dict(type='mmrkd.ERA', num_branches=4, w_kd=0.0)])
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

@@ -24,7 +24,7 @@ model = dict(
         ckpt='https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_2x_coco/'
         'faster_rcnn_r50_fpn_2x_coco_bbox_mAP-0.384_20200504_210434-a5d8aa15.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, stages='all')],
+    methods=[dict(type='mmrkd.ResidualKD')],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'student_alone'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('integrated', 'student_alone'))

@@ -10,7 +10,7 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/resnet18w32_1xb128-30e_cifar10.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/resnet18w32_1xb128-30e_cifar10/epoch_30.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, standardize=True)],
+    methods=[dict(type='mmrkd.ResidualKD')],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'student_alone'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('integrated', 'student_alone'))

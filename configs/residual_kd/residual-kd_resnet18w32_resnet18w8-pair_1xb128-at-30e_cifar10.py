@@ -3,7 +3,7 @@
 _base_ = './residual-kd_resnet18w32_resnet18w8-pair_1xb128-30e_cifar10.py'
 model = dict(
     methods=[
-        dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, standardize=True),
+        dict(type='mmrkd.ResidualKD'),
         dict(
             type='mmrkd.AttentionTransfer',
             w_at=50.0,

@@ -2,7 +2,7 @@
 
 _base_ = './residual-kd_resnet18w32_resnet18w8-pair_1xb128-30e_cifar10.py'
 phase_epochs = (15, 25)
-model = dict(methods=[dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=phase_epochs, standardize=True)])
+model = dict(methods=[dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=phase_epochs)])
 param_scheduler = dict(  # begins anew with each phase: what learns last needs a learning rate too
     _delete_=True,
     type='CosineRestartLR',

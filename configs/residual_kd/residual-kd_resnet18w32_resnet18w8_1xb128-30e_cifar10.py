@@ -11,5 +11,5 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/resnet18w32_1xb128-30e_cifar10.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/resnet18w32_1xb128-30e_cifar10/epoch_30.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=0.0, standardize=True)],
+    methods=[dict(type='mmrkd.ResidualKD', w_assistant=0.0)],
 )

@@ -15,7 +15,7 @@ model = dict(
         cfg='mmpretrain::resnet/resnet34_8xb32_in1k.py',
         ckpt='https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0)],
+    methods=[dict(type='mmrkd.ResidualKD', standardize=False)],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'student_alone'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('integrated', 'student_alone'))

@@ -3,7 +3,7 @@
 _base_ = './residual-kd_resnet34_resnet18-pair_8xb32-100e_imagenet.py'
 model = dict(
     methods=[
-        dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0),
+        dict(type='mmrkd.ResidualKD', standardize=False),
         dict(
             type='mmrkd.AttentionTransfer',
             w_at=500.0,

@@ -10,7 +10,7 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, stages='all')],
+    methods=[dict(type='mmrkd.ResidualKD')],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'student_alone'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('integrated', 'student_alone'))

@@ -14,5 +14,5 @@ model = dict(
         cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-36e_deeppcb.py',
         ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-36e_deeppcb/epoch_36.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=0.0, stages='all')],
+    methods=[dict(type='mmrkd.ResidualKD', w_assistant=0.0)],
 )

@@ -20,7 +20,7 @@ model = dict(
         ckpt='https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r50_fpn_2x_coco/'
         'retinanet_r50_fpn_2x_coco_20200131-fdb43119.pth',
     ),
-    methods=[dict(type='mmrkd.ResidualKD', w_student=1.0, w_assistant=1.0, stages='all')],
+    methods=[dict(type='mmrkd.ResidualKD')],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'student_alone'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('integrated', 'student_alone'))

@@ -12,7 +12,7 @@ model = dict(
         'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth',
     ),
     methods=[
-        dict(type='mmrkd.SemiOnlineKD', w_teacher_bridge=0.2, w_student_bridge=0.2, w_bridge_student=0.2),
+        dict(type='mmrkd.SemiOnlineKD'),
     ],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'bridge'))

@@ -1,16 +1,6 @@
 """SemiOnlineKD on DeepPCB. First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py."""
 
 _base_ = '../_base_/pairs/retinanet-r18w32_retinanet-r18w8_deeppcb.py'
-model = dict(
-    methods=[
-        dict(
-            type='mmrkd.SemiOnlineKD',
-            init='teacher',
-            w_teacher_bridge=0.2,
-            w_student_bridge=0.2,
-            w_bridge_student=0.2,
-        )
-    ]
-)
+model = dict(methods=[dict(type='mmrkd.SemiOnlineKD')])
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'bridge'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'bridge'))

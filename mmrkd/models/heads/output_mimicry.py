@@ -89,11 +89,16 @@ class OutputMimicry:
         """
         if not weight:
             return {}
-        tau = self.tau or self.adapter.default_tau
-        losses = {name: weight * logit_divergence(self.adapter, outputs, targets, tau, self.standardize)}
+        divergence = logit_divergence(self.adapter, outputs, targets, self.temperature, self.standardize)
+        losses = {name: weight * divergence}
         if self.adapter.has_boxes and self.w_box:
             losses[f'{name}_box'] = weight * self.w_box * self._box(outputs, targets)
         return losses
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the logits."""
+        return self.tau or self.adapter.default_tau
 
     def _box(self, outputs: Any, targets: Any) -> Tensor:
         boxes, target_boxes = (torch.cat(self.adapter.boxes(o)) for o in (outputs, targets))

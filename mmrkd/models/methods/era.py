@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.models.heads import TeacherHead, logit_divergence
+from mmrkd.models.heads import OutputMimicry, TeacherHead, logit_divergence
 from mmrkd.models.losses import feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
@@ -17,8 +17,13 @@ from mmrkd.models.variants import Variant
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, StudentView, TeacherView
 
-CLASSIFICATION_DEFAULTS = dict(w_kd=2.0, w_feat=5.0, w_res=1.0, w_twi=1.0, twi_on='all', standardize=False)
-DETECTION_DEFAULTS = dict(w_kd=0.0, w_feat=0.3, w_res=0.3, w_twi=0.5, twi_on='ends', standardize=True)
+CLASSIFICATION_DEFAULTS = dict(
+    num_branches=4, w_kd=1.0, w_feat=5.0, w_res=1.0, w_twi=0.1, twi_on='all', twi_kd=True, standardize=False
+)
+DETECTION_DEFAULTS = dict(
+    num_branches=2, w_kd=0.2, w_feat=0.3, w_res=0.3, w_twi=2.0, twi_on='last', twi_kd=False, standardize=True
+)
+BOX_WEIGHTS = dict(l1=20.0, distributions=1.0)
 
 
 @MODELS.register_module()
@@ -36,17 +41,18 @@ class ERA(DistillMethod):
         L_{residual} &= \frac{1}{N} \sum_i s_i [ w_{res} MSE(D_i, sg\, r_i) + w_{twi} L_{task}(H_t(h_i)) ]
 
     For a detector, features are the levels of the neck (MSE averaged over levels), :math:`L_{task}` is the detector's
-    whole loss, and the KL term acts on the dense classification logits. This mapping is ours: the authors' code has no
-    detection.
+    whole loss, and the KL term acts on the dense classification logits, with a term for the boxes beside it
+    (:class:`~mmrkd.models.heads.OutputMimicry`). This mapping is ours: the authors' code has no detection.
 
     Gradient contract: the teacher and every :math:`r_i` are detached. :math:`f_s` and :math:`h_0` are not, so
     :math:`L_{residual}` trains the student too, unless ``detach_student``. H_t is frozen and passes gradients on.
 
-    Defaults marked * depend on the features: pooled vectors take the authors' ImageNet recipe, maps take what worked
-    for detection (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS``.
+    Defaults marked * depend on the features, pooled vectors or maps, and are those that gained most where they were
+    tried (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS``. The authors' recipe for ImageNet is
+    ``w_kd=2, tau=1, w_feat=5, w_res=1, w_twi=1, twi_kd=False``.
 
     Args:
-        num_branches: N. Defaults to 4.
+        num_branches: N*.
         start_branches: How many of them the training starts with; the others return 0 until
             :class:`mmrkd.engine.hooks.ExpandHook` lets them join in. N in the formula counts those that have. Defaults
             to all.
@@ -55,15 +61,19 @@ class ERA(DistillMethod):
         wiring: What each branch reads, see the neck. Defaults to ``'parallel'``.
         w_task: Weight of the student's own losses, and factor of the default of ``w_twi``. Defaults to 1.
         w_kd: Weight of the KL term*. Where the two heads do not line up the default is 0, and a weight is refused.
-        tau: Temperature of the KL term. Defaults to 1.
+        tau: Temperature of the KL term; ``None`` is 4 for classifiers and 1 for detectors.
+        w_box: Weight of a detector's boxes, relative to ``w_kd``; ``None`` is 20 where they are compared by their L1
+            distance (a mean over four sides: with ``w_kd=0.2`` the sum of the sides has a weight of 1), 1 where they
+            are distributions, and 0 where the head has none to compare.
+        tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
         w_feat: Weight of the feature term*.
         w_res: Weight of the residual terms*.
         w_twi: Weight of the TWI terms*. For vectors ``w_task``, as in the paper.
-        branch_weights: s_1 .. s_N > 0. Defaults to 1, 1/2, 1/4, ...
+        branch_weights: s_1 .. s_N > 0*. For vectors 1, 1/2, 1/4, ..., for maps 1.
         twi_on: Which partial sums the teacher's head judges*: ``'all'`` (h_0 .. h_N), ``'ends'`` (h_0 and h_N),
             ``'last'`` (h_N) or ``'none'``.
         twi_kd: Whether a TWI term is the mean of ``w_twi`` times the task loss and ``w_kd`` times KL(z_t || H_t(h_i)).
-            Defaults to False. Only steps that ``twi_on`` and ``w_twi`` judge have one.
+            Only steps that ``twi_on`` and ``w_twi`` judge have one*.
         detach_student: Whether L_residual trains the branches alone. Defaults to False.
         standardize: Whether features are compared in units of the teacher's per-channel standard deviation*.
         alpha: Share of the teacher's head in the variant ``blend``, in (0, 1). Defaults to 0.5.
@@ -73,23 +83,25 @@ class ERA(DistillMethod):
         ValueError: An argument is out of range, or student and teacher do not fit.
     """
 
-    weights = {'w_kd': 'loss_kd', 'w_feat': 'loss_feat', 'w_res': 'loss_res_*', 'w_twi': 'loss_twi_*'}
+    weights = {'w_kd': 'loss_kd*', 'w_feat': 'loss_feat', 'w_res': 'loss_res_*', 'w_twi': 'loss_twi_*'}
 
     def __init__(
         self,
-        num_branches: int = 4,
+        num_branches: Optional[int] = None,
         num_blocks: int = 2,
         kernel_size: int = 3,
         wiring: str = 'parallel',
         w_task: float = 1.0,
         w_kd: Optional[float] = None,
-        tau: float = 1.0,
+        tau: Optional[float] = None,
+        w_box: Optional[float] = None,
+        tau_box: float = 10.0,
         w_feat: Optional[float] = None,
         w_res: Optional[float] = None,
         w_twi: Optional[float] = None,
         branch_weights: Optional[Sequence[float]] = None,
         twi_on: Optional[str] = None,
-        twi_kd: bool = False,
+        twi_kd: Optional[bool] = None,
         detach_student: bool = False,
         standardize: Optional[bool] = None,
         alpha: float = 0.5,
@@ -97,39 +109,44 @@ class ERA(DistillMethod):
         start_branches: Optional[int] = None,
     ) -> None:
         super().__init__()
-        if num_branches < 1:
-            raise ValueError(f'num_branches must be at least 1, found {num_branches}')
-        self.num_branches = num_branches
-        self.start_branches = self.active_branches = num_branches if start_branches is None else start_branches
-        if not 1 <= self.start_branches <= num_branches:
-            raise ValueError(f'start_branches must be in [1, {num_branches}] (num_branches), found {start_branches}')
-        if tau <= 0:
+        if tau is not None and tau <= 0:
             raise ValueError(f'tau must be > 0, found {tau}')
+        if num_branches is not None:
+            _check_branches(num_branches, start_branches, branch_weights)
         clashes = {'num_branches', 'num_blocks', 'kernel_size', 'wiring', 'standardize'} & set(neck or {})
         if clashes:
             raise ValueError(f'{sorted(clashes)} are arguments of ERA itself: give them there, not in neck')
-        self.branch_weights = list(branch_weights or [0.5**i for i in range(num_branches)])
-        if len(self.branch_weights) != num_branches or min(self.branch_weights) <= 0:
-            raise ValueError(f'branch_weights: expected {num_branches} numbers > 0, found {self.branch_weights}')
         if twi_on not in (None, 'all', 'ends', 'last', 'none'):
             raise ValueError(f"twi_on must be 'all', 'ends', 'last' or 'none', found {twi_on!r}")
         if not 0 < alpha < 1:
             raise ValueError(f'alpha must be in (0, 1), found {alpha}: 0 is the variant student, 1 is integrated')
         self.task_weight = w_task
-        self.settings = dict(w_kd=w_kd, w_feat=w_feat, w_res=w_res, w_twi=w_twi, twi_on=twi_on, standardize=standardize)
-        self.tau, self.twi_kd, self.detach_student, self.alpha = tau, twi_kd, detach_student, alpha
-        self.neck_cfg = dict(
-            num_branches=num_branches, num_blocks=num_blocks, kernel_size=kernel_size, wiring=wiring, **(neck or {})
+        self.settings = dict(
+            num_branches=num_branches,
+            w_kd=w_kd,
+            w_feat=w_feat,
+            w_res=w_res,
+            w_twi=w_twi,
+            twi_on=twi_on,
+            twi_kd=twi_kd,
+            standardize=standardize,
         )
+        self.start_branches, self.branch_weights = start_branches, branch_weights
+        self.tau, self.w_box, self.tau_box = tau, w_box, tau_box
+        self.detach_student, self.alpha = detach_student, alpha
+        self.neck_cfg = dict(num_blocks=num_blocks, kernel_size=kernel_size, wiring=wiring, **(neck or {}))
 
     def setup(self, pair: Pair) -> None:
         """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
         match = pair.match
         self._choose_defaults(match.vectors)
+        self._choose_branches(match.vectors)
         self._check_heads(pair)
+        self._choose_soft_targets(pair)
         if match.vectors:
             self.neck_cfg['kernel_size'] = None
         self.neck_cfg.update(
+            num_branches=self.num_branches,
             in_channels=match.student_channels,
             out_channels=match.teacher_channels,
             num_levels=len(match.pairs),
@@ -162,10 +179,13 @@ class ERA(DistillMethod):
         return super().idle_parameters() or [p for p in waiting if p.requires_grad]
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
-        """Returns ``loss_kd``, ``loss_feat``, ``loss_res_i`` (i = 1..N) and ``loss_twi_i`` (i = 0..N), weighted."""
+        """Returns ``loss_kd``, ``loss_kd_box``, ``loss_feat``, ``loss_res_i`` and ``loss_twi_i``, weighted.
+
+        ``loss_kd_box`` is that of detectors; i runs over 1 .. N, and from 0 for the TWI terms.
+        """
         losses: dict[str, Tensor] = {}
         if self.w_kd:
-            losses['loss_kd'] = self.w_kd * self._kl(student.outputs, teacher)
+            losses.update(self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs))
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
         targets = teacher.feats
@@ -207,10 +227,8 @@ class ERA(DistillMethod):
         task, outputs = self.teacher_head.loss(estimate, teacher, samples)
         if not self.twi_kd:
             return self.w_twi * task
-        return (self.w_twi * task + self.w_kd * self._kl(outputs, teacher)) / 2
-
-    def _kl(self, outputs: Any, teacher: TeacherView) -> Tensor:
-        return logit_divergence(self.teacher_adapter, outputs, teacher.outputs, self.tau)
+        divergence = logit_divergence(self.teacher_adapter, outputs, teacher.outputs, self.mimicry.temperature)
+        return (self.w_twi * task + self.w_kd * divergence) / 2
 
     def _step_weight(self, step: int) -> float:
         """s_i / N; the term on h_0 is not scaled."""
@@ -237,6 +255,20 @@ class ERA(DistillMethod):
         if self.twi_on == 'none':
             self.w_twi = 0.0
 
+    def _choose_branches(self, vectors: bool) -> None:
+        _check_branches(self.num_branches, self.start_branches, self.branch_weights)
+        self.start_branches = self.active_branches = self.start_branches or self.num_branches
+        decay = 0.5 if vectors else 1.0
+        self.branch_weights = list(self.branch_weights or [decay**i for i in range(self.num_branches)])
+
+    def _choose_soft_targets(self, pair: Pair) -> None:
+        adapter, w_box = pair.student, self.w_box
+        if w_box is None or not self.w_kd:
+            comparable = self.w_kd and adapter.has_boxes and adapter.box_obstacle is None
+            kind = 'distributions' if comparable and adapter.box_bins > 1 else 'l1'
+            w_box = BOX_WEIGHTS[kind] if comparable else 0.0
+        self.mimicry = OutputMimicry(adapter, self.tau, w_box, self.tau_box)
+
     def _check_heads(self, pair: Pair) -> None:
         if self.judged_steps or self.w_kd:
             pair.require_same_classes('ERA with TWI or a KL term')
@@ -256,3 +288,12 @@ class ERA(DistillMethod):
         self.neck.projection.requires_grad_(
             bool(self.w_feat or any(step == 0 or not self.detach_student for step in steps))
         )
+
+
+def _check_branches(count: int, start: Optional[int], scales: Optional[Sequence[float]]) -> None:
+    if count < 1:
+        raise ValueError(f'num_branches must be at least 1, found {count}')
+    if start is not None and not 1 <= start <= count:
+        raise ValueError(f'start_branches must be in [1, {count}] (num_branches), found {start}')
+    if scales is not None and (len(scales) != count or min(scales) <= 0):
+        raise ValueError(f'branch_weights: expected {count} numbers > 0, found {list(scales)}')

@@ -60,13 +60,13 @@ class ResidualKD(DistillMethod):
         w_assistant: w_A. Defaults to 1.
         distance: ``'mse'``, ``'attention'`` (of maps; wants weights of 500 to 1000) or ``'cosine'``.
         stages: Which of the sums are compared: ``'last'``, ``'all'``, or a list of stages as the pair names them, by
-            its ``out_indices``. ``None`` takes the last stage of a pair, and all levels of a neck and of the
-            progressive scheme.
+            its ``out_indices``. ``None`` takes the last stage of a classifier's pair; everywhere else, and in the
+            progressive scheme, all.
         scheme: ``'end_to_end'`` or ``'progressive'``.
         phase_epochs: For ``'progressive'``, the epochs after which the second and the third phase begin.
         finetune: Whether S and A go on learning in the third phase. Defaults to False.
-        standardize: Whether errors are measured in units of the teacher's per-channel standard deviation; ``None``
-            does so for detectors and not for classifiers. Only with ``distance='mse'``.
+        standardize: Whether errors are measured in units of the teacher's per-channel standard deviation. Only with
+            ``distance='mse'``, where it is the default.
         teacher_module: Module of the teacher whose outputs are F_T. Defaults to the one of the same name as the
             student's: ``'backbone'`` or ``'neck'``.
 
@@ -130,9 +130,7 @@ class ResidualKD(DistillMethod):
         others = _as_tuple(pair.teacher.adapter.dry_run_taps([source])[source])
         self.counterparts = _match_strides(pair, dict(zip(stages, own)), others, source)
         others = [others[index] for index in self.counterparts]
-        standardize = (
-            self.distance == 'mse' and not pair.match.vectors if self.standardize is None else self.standardize
-        )
+        standardize = self.distance == 'mse' if self.standardize is None else self.standardize
         self.standardizer = ChannelStandardizer([f.shape[1] for f in others]) if standardize else None
         widths = ([f.shape[1] for f in feats] for feats in (own, others))
         # Where F_T is standardised P changes the unit, too.
@@ -203,7 +201,8 @@ class ResidualKD(DistillMethod):
         names = list(self.assisted.sums)
         stages = self.stages
         if stages is None:
-            stages = 'all' if self.progressive or self.path.startswith('neck') else 'last'
+            last = self.pair.match.vectors and self.path.startswith('backbone') and not self.progressive
+            stages = 'last' if last else 'all'
         chosen = names if stages == 'all' else names[-1:] if stages == 'last' else [str(stage) for stage in stages]
         if not chosen or not set(chosen) <= set(names):
             raise ValueError(f"stages must be 'last', 'all' or some of {names}, found {self.stages!r}")

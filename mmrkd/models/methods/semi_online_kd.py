@@ -41,12 +41,14 @@ class SemiOnlineKD(DistillMethod):
         split: Where the bridge begins. ``None``: with the last stage of a classifier's backbone, behind the neck of a
             detector. Otherwise the name of a module (``'layer4'``), ``'neck'`` (behind the neck) or ``'input'`` (the
             bridge is a whole model), see :func:`mmrkd.adapters.split.find_split`.
-        init: ``'random'`` (default, as the authors do) or ``'teacher'``.
+        init: ``'random'``, as the authors do, or ``'teacher'``; ``None`` is ``'random'`` for classifiers and
+            ``'teacher'`` for detectors, whose students gained more by it (ours).
         w_task: Weight of the student's own losses. Defaults to 1.
         w_bridge_task: w_bt. Defaults to 1.
-        w_teacher_bridge: w_tb. Defaults to 1.
-        w_student_bridge: w_sb. Defaults to 1.
-        w_bridge_student: w_bs. Defaults to 1.
+        w_teacher_bridge: w_tb; ``None`` is 1 for classifiers, as in the paper, and 0.2 for detectors, where a weight of
+            1 starts several times as strong as the task loss (ours).
+        w_student_bridge: w_sb; ``None`` as for ``w_teacher_bridge``.
+        w_bridge_student: w_bs; ``None`` as for ``w_teacher_bridge``.
         tau: Temperature of the logits; ``None`` is 4 for classifiers (the paper's) and 1 for detectors (ours).
         w_box: Weight of the boxes, relative to the logits. Defaults to 1.
         tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
@@ -70,12 +72,12 @@ class SemiOnlineKD(DistillMethod):
     def __init__(
         self,
         split: Optional[str] = None,
-        init: str = 'random',
+        init: Optional[str] = None,
         w_task: float = 1.0,
         w_bridge_task: float = 1.0,
-        w_teacher_bridge: float = 1.0,
-        w_student_bridge: float = 1.0,
-        w_bridge_student: float = 1.0,
+        w_teacher_bridge: Optional[float] = None,
+        w_student_bridge: Optional[float] = None,
+        w_bridge_student: Optional[float] = None,
         tau: Optional[float] = None,
         w_box: float = 1.0,
         tau_box: float = 10.0,
@@ -100,6 +102,7 @@ class SemiOnlineKD(DistillMethod):
     def setup(self, pair: Pair) -> None:
         """Cuts the teacher, builds the bridge and the projections of the student's features."""
         pair.require_ground_truth('SemiOnlineKD')
+        self._choose_defaults(pair.match.vectors)
         if any((self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student)):
             pair.require_same_layout('SemiOnlineKD')
             self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
@@ -110,6 +113,12 @@ class SemiOnlineKD(DistillMethod):
         self.teacher_taps = self.bridge.taps
         if self.feature_loss is not None:
             self._setup_features(pair)
+
+    def _choose_defaults(self, vectors: bool) -> None:
+        self.init = self.init or ('random' if vectors else 'teacher')
+        for name in ('w_teacher_bridge', 'w_student_bridge', 'w_bridge_student'):
+            if getattr(self, name) is None:
+                setattr(self, name, 1.0 if vectors else 0.2)
 
     def _setup_features(self, pair: Pair) -> None:
         if not any(True for name, _ in self.bridge.model.named_parameters() if name.startswith(('backbone', 'neck'))):

@@ -28,6 +28,7 @@ from mmrkd.testing import (
 
 # The ImageNet recipe.
 W_TASK, W_KD, TAU, W_FEAT, W_RES, HALVING = 1.0, 2.0, 1.0, 5.0, 1.0, (1, 0.5, 0.25, 0.125)
+RECIPE = dict(w_kd=W_KD, tau=TAU, w_feat=W_FEAT, w_res=W_RES, twi_kd=False)
 JUDGED = {
     'all': lambda n: tuple(range(n + 1)),
     'ends': lambda n: (0, n),
@@ -38,6 +39,7 @@ JUDGED = {
 
 def build(teacher, double=True, **era):
     """A distiller in training mode, its branches stirred, and a batch for it."""
+    era = {**RECIPE, 'w_twi': era.get('w_task', 1.0), **era}
     distiller = build_distiller(tiny_classifier(8), teacher, [dict(type='mmrkd.ERA', **era)])
     inputs, samples = model_inputs(distiller, classification_batch(6))
     stir(distiller.methods[0].neck, seed=3)
@@ -152,11 +154,12 @@ def test_loss_dictionary_at_equal_widths(equal_classifier, num_branches):
     assert {k: v.item() for k, v in found.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
 
 
-def test_the_recipe_of_imagenet_is_the_default(wide_classifier):
-    method = build(wide_classifier)[0].methods[0]
-    found = (method.task_weight, method.w_kd, method.tau, method.w_feat, method.w_res, tuple(method.branch_weights))
-    assert found == (W_TASK, W_KD, TAU, W_FEAT, W_RES, HALVING)
-    assert method.w_twi == 1.0 and method.judged_steps == (0, 1, 2, 3, 4) and not method.detach_student
+def test_the_default_has_soft_targets_at_every_step(wide_classifier):
+    method = build_distiller(tiny_classifier(8), wide_classifier, [dict(type='mmrkd.ERA')]).methods[0]
+    found = (method.task_weight, method.w_kd, method.w_feat, method.w_res, method.w_twi, tuple(method.branch_weights))
+    assert found == (1.0, 1.0, 5.0, 1.0, 0.1, HALVING)
+    assert method.mimicry.temperature == 4.0 and method.twi_kd
+    assert method.judged_steps == (0, 1, 2, 3, 4) and not method.detach_student
     assert [len(blocks) for blocks in method.neck.branches] == [2, 2, 2, 2]
     assert type(method.neck.branches[0][0].norms[0]) is nn.BatchNorm1d
     assert method.neck.standardizer is None

@@ -27,7 +27,9 @@ from mmrkd.testing import (
 )
 
 # Given in full, so that a better default does not move these tests.
-WEIGHTS = dict(w_kd=0.0, w_feat=0.7, w_res=0.4, w_twi=0.5, num_branches=2, standardize=True)
+WEIGHTS = dict(
+    w_kd=0.0, w_box=0.0, w_feat=0.7, w_res=0.4, w_twi=0.5, twi_on='ends', num_branches=2, branch_weights=(1.0, 0.5)
+)
 SCALES = (1.0, 0.5)
 
 
@@ -158,6 +160,28 @@ def test_loss_dictionary_of_retinanet_is_the_formula(wide_retinanet, case):
         **{name: settings[name] for name in ('w_kd', 'w_feat', 'w_res', 'w_twi', 'twi_kd')},
     )
     assert_losses(distiller.loss(inputs, samples), expected, rel=1e-6, abs=1e-6)
+
+
+def test_the_default_has_soft_targets_of_logits_and_boxes(wide_retinanet):
+    method = build_distiller(tiny_retinanet(), wide_retinanet, [dict(type='mmrkd.ERA')]).methods[0]
+    assert (method.w_kd, method.w_feat, method.w_res, method.w_twi) == (0.2, 0.3, 0.3, 2.0)
+    assert method.num_branches == 2 and method.branch_weights == [1, 1] and method.judged_steps == (2,)
+    assert not method.twi_kd and method.standardize
+
+
+def test_the_soft_targets_are_those_of_kd(wide_retinanet):
+    distiller, inputs, samples = build(wide_retinanet, w_kd=None, w_box=None)
+    kd = dict(type='mmrkd.KD', w_kd=0.2, tau=1.0, w_box=20.0)
+    other = build_distiller(tiny_retinanet(), wide_retinanet, [kd]).double().train()
+    other.student.load_state_dict(distiller.student.state_dict())
+    found, expected = distiller.loss(inputs, samples), other.loss(inputs, samples)
+    for name in ('loss_kd', 'loss_kd_box'):
+        assert found[f'era.{name}'].item() == expected[f'kd.{name}'].item() > 1e-3
+
+
+def test_boxes_need_a_term_on_logits_beside_them(wide_retinanet):
+    distiller, inputs, samples = build(wide_retinanet, w_kd=0.0, w_box=None, twi_on='last')
+    assert not any(name.startswith('era.loss_kd') for name in distiller.loss(inputs, samples))
 
 
 def test_features_are_compared_in_units_of_everything_seen_of_the_teacher(wide_retinanet):

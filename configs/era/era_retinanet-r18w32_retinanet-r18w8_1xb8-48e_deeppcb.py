@@ -4,11 +4,6 @@ First train the teacher: configs/baselines/retinanet-r18w32_1xb8-36e_deeppcb.py,
 """
 
 _base_ = '../_base_/pairs/retinanet-r18w32_retinanet-r18w8_deeppcb-48e.py'
-model = dict(
-    methods=[
-        dict(type='mmrkd.ERA', num_branches=2, branch_weights=[1, 1], w_twi=2.0, twi_on='last'),
-        dict(type='mmrkd.KD', w_kd=0.2, tau=1.0, w_box=20.0),
-    ]
-)
+model = dict(methods=[dict(type='mmrkd.ERA')])
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))
