@@ -1,11 +1,8 @@
-"""What is measured: pairs of models, and the methods that are a row of each table. Only data, to be read and extended."""
+"""What is measured: pairs of models, the methods that are a row of each table. Only data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Optional
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Pair:
     teacher: str
     metric: tuple[str, float]
     data: str = ''
-    options: Mapping[str, Any] = NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
     splits: str = 'val and test are splits of their own'
     separated: Optional[tuple[str, str]] = None
 
@@ -55,7 +52,7 @@ class Row:
     title: str
     methods: Mapping[str, list[dict]]
     variants: tuple[str, ...] = ()
-    search: Mapping[str, tuple[str, tuple]] = NOTHING
+    search: Mapping[str, tuple[str, tuple]] = field(default_factory=dict)
     published: str = ''
     ours: bool = False
     separated: bool = False
@@ -157,9 +154,7 @@ ROWS = {
         ours=True,
     ),
     'separated': Row('separated student alone', _both([], []), separated=True),
-    'residual-kd': Row(
-        'ResidualKD, no option given', _same(dict(type='mmrkd.ResidualKD')), ours=True, separated=True
-    ),
+    'residual-kd': Row('ResidualKD, no option given', _same(dict(type='mmrkd.ResidualKD')), ours=True, separated=True),
     'fitnets': Row(
         'FitNets, the feature hint',
         _both(dict(type='mmrkd.FitNets'), dict(type='mmrkd.FitNets', w_feat=5.0)),
@@ -177,11 +172,7 @@ ROWS = {
     'gdkd': Row('GDKD', _both(None, dict(type='mmrkd.GDKD')), search=_search(None, ('k', 3, 4))),
     'cwd': Row('CWD', _both(dict(type='mmrkd.CWD')), search=_search(('w_cwd', 3.0, 30.0))),
     'pkd': Row('PKD', _both(dict(type='mmrkd.PKD')), search=_search(('w_pkd', 3.0, 30.0))),
-    'mgd': Row(
-        'MGD', _same(dict(type='mmrkd.MGD')), search=_search(('w_mgd', 2e-4, 2e-3), ('w_mgd', 7e-4, 7e-3))
-    ),
+    'mgd': Row('MGD', _same(dict(type='mmrkd.MGD')), search=_search(('w_mgd', 2e-4, 2e-3), ('w_mgd', 7e-4, 7e-3))),
     'fgd': Row('FGD', _both(dict(type='mmrkd.FGD'))),
-    'crosskd': Row(
-        'CrossKD', _both(dict(type='mmrkd.CrossKD', layer=1)), search=_search(('w_cls', 0.3, 3.0))
-    ),
+    'crosskd': Row('CrossKD', _both(dict(type='mmrkd.CrossKD', layer=1)), search=_search(('w_cls', 0.3, 3.0))),
 }

@@ -1,7 +1,8 @@
 """Makes the results page, its plots and the README's table of the ledger.
 
-    python -m benchmarks.report            writes docs/results.md, docs/results_*.svg and the table in README.md
-    python -m benchmarks.report --check    says whether they are what the ledger says
+Examples:
+  python -m benchmarks.report            writes docs/results.md, docs/results_*.svg and the table in README.md
+  python -m benchmarks.report --check    says whether they are what the ledger says
 """
 
 import argparse
@@ -160,8 +161,8 @@ def _about(name: str, pair: Pair, records: list[dict[str, Any]]) -> str:
     if teacher is not None:
         val, test, cost = (teacher[key]['student'] for key in ('val_last', 'test_last', 'cost'))
         lines.append(
-            f'The teacher (seed 0) has {val:.1f} on val and {test:.1f} on test, {cost["params"] / 1e6:.3f} M parameters '
-            f'and {cost["flops"] / 1e9:.3f} G.'
+            f'The teacher (seed 0) has {val:.1f} on val and {test:.1f} on test, {cost["params"] / 1e6:.3f} M '
+            f'parameters and {cost["flops"] / 1e9:.3f} G.'
         )
     own = [record for record in records if record['pair'] == name]
     places = sorted({f'{record["processor"]}, torch {record["versions"]["torch"]}' for record in own})

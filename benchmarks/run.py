@@ -2,9 +2,10 @@
 
 Killed and started again, it goes on with each run where that was. On a machine with a GPU it uses it.
 
-    python -m benchmarks.run --data DIR --pairs bccd --rows alone era kd --seeds 0 1 2 --jobs 2
-    python -m benchmarks.run --data DIR --search --rows cwd pkd           the settings that are chosen from, seed 0
-    python -m benchmarks.run --dry-run                                    what is missing
+Examples:
+  python -m benchmarks.run --data DIR --pairs bccd --rows alone era kd --seeds 0 1 2 --jobs 2
+  python -m benchmarks.run --data DIR --search --rows cwd pkd           the settings that are chosen from, seed 0
+  python -m benchmarks.run --dry-run                                    what is missing
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Trains what is missing."""
     args = parse(argv)
     workshop = Workshop(args.data, args.out, args.threads, args.ledger)
-    runs = [run for run in wanted_runs(args.pairs, args.rows, args.seeds, args.search) if not workshop.finished(run)]
+    runs = workshop.missing(wanted_runs(args.pairs, args.rows, args.seeds, args.search))
     if args.dry_run:
         print('\n'.join(run.name for run in runs) or 'nothing is missing')
         return
@@ -84,14 +85,13 @@ class Workshop:
 
     def ready(self, run: Run) -> bool:
         """Whether its teacher is trained to its end, here."""
-        return not run.needs_teacher or osp.exists(osp.join(self.folder(teacher_of(run)), 'result.json'))
+        return not run.needs_teacher or self._trained(teacher_of(run))
 
-    def finished(self, run: Run) -> bool:
-        """Whether the ledger has it; of a teacher, whether its weights are here, too, if they are wanted."""
-        if run.row == TEACHER and teacher_of(run) != run:
-            return True
-        known = ledger.find(ledger.read(self.path), run, self.digest(run)) is not None
-        return known and (run.row != TEACHER or osp.exists(osp.join(self.folder(run), 'result.json')))
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
+        """Returns those that the ledger does not have, and teachers that those need and whose weights are not here."""
+        missing = {run for run in runs if ledger.find(ledger.read(self.path), run, self.digest(run)) is None}
+        teachers = {teacher_of(run) for run in missing if run.needs_teacher}
+        return [run for run in runs if run in missing or (run in teachers and not self._trained(run))]
 
     def digest(self, run: Run) -> str:
         """See :func:`benchmarks.ledger.digest`."""
@@ -145,6 +145,9 @@ class Workshop:
             facts=json.load(open(facts)) if osp.exists(facts) else None,
             **{key: value for key, value in result.items() if key != 'test'},
         )
+
+    def _trained(self, run: Run) -> bool:
+        return osp.exists(osp.join(self.folder(run), 'result.json'))
 
     def _data_of(self, run: Run) -> str:
         part = plan.PAIRS[run.pair].data

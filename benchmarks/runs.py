@@ -85,14 +85,14 @@ def wanted_runs(pairs: Iterable[str], rows: Sequence[str], seeds: Iterable[int],
     """
     runs: list[Run] = []
     for pair in pairs:
-        runs.append(Run(pair, TEACHER))
+        runs.append(teacher_of(Run(pair, TEACHER)))
         for seed in seeds:
             for row in rows:
                 if plan.ROWS[row].methods_for(pair, plan.PAIRS[pair]) is None:
                     continue
                 settings = _settings(row, pair) if search else [()]
                 runs += [Run(pair, row, seed, setting) for setting in settings]
-    return runs
+    return list(dict.fromkeys(runs))
 
 
 def teacher_of(run: Run) -> Run:

@@ -1,6 +1,7 @@
 """One run from its config to its line: trains or goes on, tests, measures what each variant costs.
 
-    python -m benchmarks.single CONFIG --work-dir DIR
+Example:
+  python -m benchmarks.single CONFIG --work-dir DIR
 
 Writes ``result.json`` into the work dir.
 """

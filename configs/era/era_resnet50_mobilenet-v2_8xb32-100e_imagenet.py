@@ -15,9 +15,7 @@ model = dict(
         cfg='mmpretrain::resnet/resnet50_8xb32_in1k.py',
         ckpt='https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth',
     ),
-    methods=[
-        dict(type='mmrkd.ERA', w_kd=2.0, tau=1.0, w_feat=5.0, w_res=1.0, w_twi=1.0, twi_kd=False)
-    ],
+    methods=[dict(type='mmrkd.ERA', w_kd=2.0, tau=1.0, w_feat=5.0, w_res=1.0, w_twi=1.0, twi_kd=False)],
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))

@@ -42,34 +42,38 @@ def no_waiting(monkeypatch):
 
 def test_teachers_come_first_and_one_serves_both_pairs(tiny_plan, tmp_path):
     workshop = PaperWorkshop(tmp_path)
-    runs = [run for run in wanted_runs(['tiny', 'other'], ['alone', 'era'], (0, 1)) if not workshop.finished(run)]
+    runs = workshop.missing(wanted_runs(['tiny', 'other'], ['alone', 'era'], (0, 1)))
     assert work_off(runs, workshop, jobs=3) == []
     order = [run.name for run in workshop.begun]
     assert sorted(order) == sorted({*order}) and len(order) == 9 and 'other/teacher/seed0' not in order
     assert all(order.index('tiny/teacher/seed0') < order.index(name) for name in order if '/era/' in name)
     assert [record['run'] for record in ledger.read(workshop.path)] == order
-    assert all(workshop.finished(run) for run in runs)
+    assert workshop.missing(runs) == []
 
 
 def test_without_their_teacher_students_are_not_begun(tiny_plan, tmp_path):
     workshop = PaperWorkshop(tmp_path, bad=[Run('tiny', TEACHER)])
     failed = work_off(wanted_runs(['tiny'], ['alone', 'era'], (0,)), workshop, jobs=2)
     assert {run.row for run in failed} == {TEACHER, 'era'} and Run('tiny', 'era') not in workshop.begun
-    assert workshop.finished(Run('tiny', 'alone'))
+    assert [record['run'] for record in ledger.read(workshop.path)] == ['tiny/alone/seed0']
 
 
 def test_what_the_ledger_has_is_not_run_again(tiny_plan, tmp_path):
-    workshop = PaperWorkshop(tmp_path)
-    work_off(wanted_runs(['tiny'], ['era'], (0,)), workshop, jobs=1)
-    assert all(workshop.finished(run) for run in wanted_runs(['tiny'], ['era'], (0,)))
-    assert not workshop.finished(Run('tiny', 'era', 1))
-    shutil.rmtree(workshop.folder(Run('tiny', TEACHER)))  # its weights are gone: a student that is wanted needs them
-    assert not workshop.finished(Run('tiny', TEACHER)) and workshop.finished(Run('tiny', 'era'))
+    workshop, teacher = PaperWorkshop(tmp_path), Run('tiny', TEACHER)
+    first, second = (wanted_runs(['tiny'], ['era'], seeds) for seeds in ((0,), (0, 1)))
+    work_off(first, workshop, jobs=1)
+    assert workshop.missing(first) == [] and workshop.missing(second) == [Run('tiny', 'era', 1)]
+    shutil.rmtree(workshop.folder(teacher))  # its weights are gone: a student that is wanted needs them
+    assert workshop.missing(first) == [] and workshop.missing(second) == [teacher, Run('tiny', 'era', 1)]
 
 
 def test_a_search_has_the_settings_of_its_row(tiny_plan):
     runs = wanted_runs(['tiny'], ['alone', 'hint'], (0,), search=True)
-    assert [run.name for run in runs] == ['tiny/teacher/seed0', 'tiny/hint@w_feat=0.2/seed0', 'tiny/hint@w_feat=5.0/seed0']
+    assert [run.name for run in runs] == [
+        'tiny/teacher/seed0',
+        'tiny/hint@w_feat=0.2/seed0',
+        'tiny/hint@w_feat=5.0/seed0',
+    ]
     assert runs[1].methods == [dict(type='mmrkd.FitNets', w_feat=0.2)]
 
 
@@ -92,7 +96,7 @@ def test_a_real_run_from_the_plan_to_its_line(tiny_plan, squares, tmp_path, monk
     """Trains the teacher and a student with ERA for an epoch, in processes of their own."""
     tests = 'test_dataloader = _base_.val_dataloader\ntest_evaluator = _base_.val_evaluator\ntest_cfg = dict()\n'
     for name in ('student', 'teacher'):
-        (tmp_path / f'{name}.py').write_text(f"_base_ = {getattr(squares, name)!r}\n{tests}")
+        (tmp_path / f'{name}.py').write_text(f'_base_ = {getattr(squares, name)!r}\n{tests}')
     (tmp_path / 'pair.py').write_text(
         f"_base_ = {str(tmp_path / 'student.py')!r}\nmodel = dict(_delete_=True, type='mmrkd.Distiller', "
         f'student=_base_.model, teacher=dict(cfg={squares.teacher!r}, ckpt={squares.ckpt!r}))\n'
@@ -100,7 +104,16 @@ def test_a_real_run_from_the_plan_to_its_line(tiny_plan, squares, tmp_path, monk
     changed = {'student': 'student.py', 'teacher': 'teacher.py', 'config': 'pair.py'}
     for key, value in changed.items():
         object.__setattr__(tiny_plan.PAIRS['tiny'], key, str(tmp_path / value))
-    arguments = ['--pairs', 'tiny', '--rows', 'era', '--out', str(tmp_path / 'out'), '--ledger', str(tmp_path / 'l.jsonl')]
+    arguments = [
+        '--pairs',
+        'tiny',
+        '--rows',
+        'era',
+        '--out',
+        str(tmp_path / 'out'),
+        '--ledger',
+        str(tmp_path / 'l.jsonl'),
+    ]
     main(arguments)
     teacher, era = ledger.read(str(tmp_path / 'l.jsonl'))
     assert (teacher['run'], era['run']) == ('tiny/teacher/seed0', 'tiny/era/seed0')
