@@ -57,7 +57,7 @@ class TestNamedConfigs:
         for node in dicts(cfg._cfg_dict):
             assert node.get('_scope_') != 'mmrkd'
 
-    @pytest.mark.parametrize('name', ['wrn40-1_1xb128-200e_cifar10', 'retinanet-r18w8_1xb8-10e_digits'])
+    @pytest.mark.parametrize('name', ['wrn40-1_1xb128-200e_cifar10', 'retinanet-r18w8_1xb8-8e_digits'])
     def test_as_a_base_without_us(self, name, tmp_path):
         """Read by mmengine alone: models and what they read are named with the library that they are of."""
         (tmp_path / 'cfg.py').write_text(f"_base_ = 'mmrkd::baselines/{name}.py'\n")
@@ -153,7 +153,7 @@ test_dataloader, test_evaluator, test_cfg = _base_.val_dataloader, _base_.val_ev
         )
         found = run(installed.python, '-c', script, cwd=tmp_path).strip().splitlines()[-1]
         assert found.startswith(str(installed.site / 'mmrkd' / '.mim' / 'configs'))
-        name = 'mmrkd::era/era_retinanet-r18w32_retinanet-r18w8_1xb8-10e_digits.py'
+        name = 'mmrkd::era/era_retinanet-r18w32_retinanet-r18w8_1xb8-8e_digits.py'
         said = run(installed.command, 'train', name, cwd=tmp_path, succeeds=False)
         assert '[missing-annotations] train_dataloader: data/digits/annotations/train.json' in said
         assert '[teacher-checkpoint-missing]' in said

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/retinanet_r18_small.py',
     '../_base_/datasets/digits.py',
-    '../_base_/schedules/adamw_cosine_10e.py',
+    '../_base_/schedules/adamw_cosine_8e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

@@ -1,7 +1,7 @@
-"""AdamW, a short warm-up, cosine decay over 10 epochs; bfloat16 where the processor or GPU computes it."""
+"""AdamW, a short warm-up, cosine decay over 8 epochs; bfloat16 where the processor or GPU computes it."""
 
 _base_ = './adamw_cosine_24e.py'
-max_epochs = 10
+max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),

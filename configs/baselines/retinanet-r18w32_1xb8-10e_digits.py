@@ -1,7 +1,7 @@
 """The teacher of the quick start: RetinaNet-R18 with half of the channels on the embedded digits."""
 
-_base_ = './retinanet-r18w8_1xb8-10e_digits.py'
-max_epochs = 14
+_base_ = './retinanet-r18w8_1xb8-8e_digits.py'
+max_epochs = 10
 model = dict(
     backbone=dict(base_channels=32, stem_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
