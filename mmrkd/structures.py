@@ -228,11 +228,14 @@ class StudentView(_View):
         assigned: What the student's head assigned to its predictions on the way
             (:class:`mmrkd.adapters.assigned.AssignedTargets`); ``None`` if no method reads it
             (:attr:`DistillMethod.reads_targets`), if the head assigns nothing, and for further views.
+        regions: What its second stage sampled and said of it (:class:`mmrkd.adapters.regions.Regions`); ``None`` if no
+            method reads it (:attr:`DistillMethod.reads_regions`) and for further views.
         calls: Outputs of every call of the modules that methods asked for (:attr:`DistillMethod.student_calls`), by
             module name.
     """
 
     assigned: Any = None
+    regions: Any = None
     calls: dict[str, list] = field(default_factory=dict)
 
 
@@ -242,4 +245,9 @@ class TeacherView(_View):
 
     :attr:`feats` are cropped to the student's grid, and interpolated where that is allowed. The head runs when
     :attr:`outputs` are first asked for.
+
+    Attributes:
+        region_logits: Scores regions ``(R, 5)`` of the student: ``(R, K + 1)``, of a two-stage teacher.
     """
+
+    region_logits: Optional[Callable[[Tensor], Tensor]] = None

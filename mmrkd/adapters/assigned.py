@@ -31,10 +31,20 @@ class AssignedTargets:
 
 
 class TargetCapture:
-    """Receives the assigned targets of one loss; ``assigned`` stays ``None`` where the head has none to give."""
+    """Receives what was assigned during one loss.
 
-    def __init__(self) -> None:
+    Args:
+        wants_regions: Whether :attr:`regions` are asked for.
+
+    Attributes:
+        assigned: Of the dense head; stays ``None`` where that has none to give.
+        regions: :class:`mmrkd.adapters.regions.Regions` of the second stage; ``None`` without one.
+    """
+
+    def __init__(self, wants_regions: bool = False) -> None:
+        self.wants_regions = wants_regions
         self.assigned: Optional[AssignedTargets] = None
+        self.regions: Any = None
 
 
 @contextmanager

@@ -226,6 +226,15 @@ class ModelAdapter(DryRuns, ABC):
         """Reads what the head's ``get_targets`` returned, see :func:`mmrkd.adapters.assigned.read_targets`."""
         return None
 
+    @property
+    def region_obstacle(self) -> Optional[str]:
+        """Why the model has no scores of regions that could be compared; ``None`` if it has."""
+        return f'{type(self.model).__name__} has no second stage'
+
+    def region_logits(self, feats: Any, rois: Tensor) -> Tensor:
+        """Scores regions ``(R, 5)`` by a second stage: ``(R, K + 1)`` with the background last."""
+        raise NotImplementedError(self.region_obstacle)
+
     def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`, but leaves out what the batch has no ground truth for. For teachers."""
         return self.task_loss(feats, inputs, samples)

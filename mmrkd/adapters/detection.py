@@ -6,6 +6,7 @@ from typing import Any, Optional
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.adapters.dense_outputs import DenseOutputs
 from mmrkd.adapters.judging import (
     check_ground_truth,
@@ -14,6 +15,7 @@ from mmrkd.adapters.judging import (
     one_branch_predicts,
     without_mask_head,
 )
+from mmrkd.adapters.regions import kept_regions, region_logits, region_obstacle
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.registry import ADAPTERS
 from mmrkd.structures import Features
@@ -90,6 +92,26 @@ class DetectionAdapter(DenseOutputs):
     def two_stage(self) -> bool:
         """Whether there is a RoI head."""
         return getattr(self.model, 'roi_head', None) is not None
+
+    @property
+    def region_obstacle(self) -> Optional[str]:
+        """Why there are no scores of regions that could be compared."""
+        return region_obstacle(self.model)
+
+    def region_logits(self, feats: Any, rois: Tensor) -> Tensor:
+        """Scores regions by the second stage, by the first of a cascade."""
+        return region_logits(self.model, feats, rois)
+
+    def task_loss(
+        self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
+    ) -> tuple[dict[str, Any], Any]:
+        """Computes the detector's own losses; ``capture`` may receive the regions that they were computed on."""
+        if capture is None or not capture.wants_regions:
+            return super().task_loss(feats, inputs, samples, capture)
+        with kept_regions(self.model) as read:
+            result = super().task_loss(feats, inputs, samples, capture)
+        capture.regions = read()
+        return result
 
     @property
     def blend_obstacle(self) -> Optional[str]:

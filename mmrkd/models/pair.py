@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import torch
 from torch import Tensor, nn
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.models.input_converter import InputConverter
 from mmrkd.models.teacher import FrozenTeacher
-from mmrkd.structures import Features, LevelMatch, TeacherView, match_levels, on_student_grid
+from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels, on_student_grid
 
 
 @dataclass
@@ -103,6 +104,7 @@ class Pair:
             all_feats=all_feats,
             compute_outputs=lambda: self.teacher.outputs(all_feats, statistics),
             taps=taps,
+            region_logits=lambda rois: self.teacher.region_logits(all_feats, rois),
         )
 
     def require_same_layout(self, what: str) -> None:
@@ -148,14 +150,34 @@ class Pair:
                 'models that are trained with a softmax, or KD, which compares independent scores too.'
             )
 
-    def require_classifiers(self, what: str) -> None:
-        """Raises ValueError unless both models tell exclusive classes of whole images apart."""
-        if self.student.task != 'classification':
-            raise ValueError(
-                f'{what} compares classifiers, found models for {self.student.task}. KD and DIST compare the outputs '
-                'of dense heads.'
-            )
-        self.require_exclusive_classes(what)
+    def require_softmax(self, what: str) -> bool:
+        """Raises ValueError unless both tell exclusive classes apart, of whole images or of regions; returns which.
+
+        Returns:
+            Whether it is regions: both models are two-stage detectors.
+        """
+        if self.student.task == 'classification':
+            self.require_exclusive_classes(what)
+            return False
+        for role, adapter in (('student', self.student), ('teacher', self.teacher.adapter)):
+            if adapter.region_obstacle is not None:
+                raise ValueError(
+                    f'{what} compares a softmax over classes, that of classifiers or of the second stage of detectors, '
+                    f'and the {role} has none: {adapter.region_obstacle}. Take two-stage detectors, or KD or CrossKD, '
+                    'which compare dense heads.'
+                )
+        self.require_same_classes(what)
+        self.require_same_pixels(what)
+        return True
+
+    def softmax_logits(self, student: StudentView, teacher: TeacherView) -> tuple[Tensor, Tensor]:
+        """Returns what :meth:`require_softmax` allowed to compare: ``(N, K)`` of images or ``(R, K + 1)`` of regions.
+
+        Gradients flow into the first, the student's; regions are those that it sampled.
+        """
+        if self.student.task == 'classification':
+            return tuple(torch.cat(self.student.logits(view.outputs)) for view in (student, teacher))
+        return student.regions.logits, teacher.region_logits(student.regions.rois)
 
 
 class HeadsDiffer(ValueError):

@@ -52,9 +52,11 @@ class Step:
         calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
         with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats = adapter.extract(inputs)
-            capture = TargetCapture() if any(method.reads_targets for method in active) else None
+            regions = any(method.reads_regions for method in active)
+            targets = regions or any(method.reads_targets for method in active)
+            capture = TargetCapture(regions) if targets else None
             self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
-        self.assigned = None if capture is None else capture.assigned
+        self.assigned, self.regions = (None, None) if capture is None else (capture.assigned, capture.regions)
         self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
         self.teacher_passes: dict[tuple, TeacherView] = {}
 
@@ -73,7 +75,7 @@ class Step:
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
-        view.assigned, view.calls = self.assigned, self.calls
+        view.assigned, view.regions, view.calls = self.assigned, self.regions, self.calls
         return self._with_views(view, partial(self._student_view_of, method))
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:

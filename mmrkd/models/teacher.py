@@ -118,6 +118,11 @@ class FrozenTeacher:
         with nullcontext() if statistics is None else statistics.drifting():
             return self.adapter.training_outputs(feats)
 
+    @torch.no_grad()
+    def region_logits(self, feats: Any, rois: Tensor) -> Tensor:
+        """Returns detached scores ``(R, K + 1)`` of regions ``(R, 5)``."""
+        return self.adapter.region_logits(feats, rois)
+
     def fingerprint(self, weights_only: bool = False) -> str:
         """Returns a SHA-256 over all that the teacher knows: equal before and after any training.
 

@@ -54,6 +54,7 @@ class DistillMethod(BaseModule):
             dense head calls its convolutions once for each level.
         teacher_taps: As ``student_taps`` for the teacher, modules below its head; they run in its one feature pass.
         reads_targets: Whether the method reads :attr:`StudentView.assigned`.
+        reads_regions: Whether the method reads :attr:`StudentView.regions`; may be set in :meth:`setup`.
         needs_teacher: Whether the method reads the teacher's view. If no method does, no teacher is run, and there need
             not be one.
         compares_classes: Whether the classes of teacher and data must agree: it reads more than features.
@@ -77,6 +78,7 @@ class DistillMethod(BaseModule):
     student_calls: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     reads_targets: bool = False
+    reads_regions: bool = False
     needs_teacher: bool = True
     compares_classes: bool = True
     views: tuple[str, ...] = ()

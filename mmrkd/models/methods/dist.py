@@ -28,8 +28,8 @@ class DIST(DistillMethod):
     with one image there is nothing to correlate and the term is left out.
 
     Dense heads with sigmoid scores, as the authors' detection code has it: each position of a level is a row, both
-    terms are summed over levels. Softmax heads and two-stage detectors, whose second stage the authors compare, are
-    refused.
+    terms are summed over levels. Dense softmax heads are refused. Of two-stage detectors the second stage is compared
+    (the first of a cascade), with the regions that the student sampled as rows, as the authors do.
 
     Gradient contract: flows into the student; the teacher is detached.
 
@@ -43,7 +43,7 @@ class DIST(DistillMethod):
 
     Raises:
         ValueError: A number is out of range, the heads do not line up, a classifier scores classes independently, or a
-            detector has two stages or a softmax.
+            one-stage detector has a softmax.
     """
 
     weights = {'beta': 'loss_inter', 'gamma': 'loss_intra'}
@@ -72,20 +72,21 @@ class DIST(DistillMethod):
         if not self.dense:
             pair.require_exclusive_classes('DIST')
             return
-        if pair.student.two_stage or pair.teacher.adapter.two_stage:
-            raise ValueError(
-                'DIST compares the final scores of classifiers and one-stage detectors; those of a two-stage detector '
-                'are not on a dense grid. Take a one-stage detector, or KD, which compares the RPN.'
-            )
-        pair.require_same_layout('DIST')
-        if not pair.student.sigmoid:
-            raise ValueError('DIST on a detector needs independent scores (sigmoid), found a softmax. Take KD.')
         for name in self.defaults:
             setattr(self, name, 1.0)
+        if pair.student.two_stage or pair.teacher.adapter.two_stage:
+            self.reads_regions, self.dense = pair.require_softmax('DIST'), False
+            return
+        pair.require_same_layout('DIST')
+        if not pair.student.sigmoid:
+            raise ValueError('DIST on a dense head needs independent scores (sigmoid), found a softmax. Take KD.')
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_inter`` and ``loss_intra``."""
-        rows = [self._rows(view.outputs) for view in (student, teacher)]
+        if self.dense:
+            rows = [self._rows(view.outputs) for view in (student, teacher)]
+        else:
+            rows = [[logits] for logits in self.pair.softmax_logits(student, teacher)]
         if len(rows[0][0]) == 1 and self.gamma and not self.warned:
             self.warned = True
             print_log('DIST: loss_intra is left out of batches of one image: there is nothing to correlate', 'current')
@@ -94,10 +95,8 @@ class DIST(DistillMethod):
         return {'loss_inter': self.beta * inter, 'loss_intra': self.gamma * intra}
 
     def _rows(self, outputs: Any) -> list[Tensor]:
-        """Returns logits ``(rows, columns)``, of a detector those of each level."""
+        """Returns the logits ``(rows, columns)`` of each level of a dense head."""
         adapter = self.pair.student
-        if not self.dense:
-            return [torch.cat(adapter.logits(outputs))]
         if self.columns == 'classes':
             return adapter.logits(outputs)
         return [level.movedim(1, -1).flatten(0, -2) for level in adapter.logit_maps(outputs)]

@@ -1,8 +1,8 @@
 """DKD: decoupled knowledge distillation."""
 
 from collections.abc import Sequence
+from typing import Optional
 
-import torch
 from torch import Tensor
 
 from mmrkd.models.losses import decoupled_kl, standardize_logits
@@ -16,7 +16,7 @@ TARGETS = ('label', 'teacher')
 
 @MODELS.register_module()
 class DKD(DistillMethod):
-    r"""Zhao et al., `Decoupled Knowledge Distillation` (arXiv 2203.08679, Eq. 7). Classifiers.
+    r"""Zhao et al., `Decoupled Knowledge Distillation` (arXiv 2203.08679, Eq. 7).
 
     .. math:: L = w_{task} L_{task}(z_s) + \alpha\, TCKD + \beta\, NCKD
 
@@ -25,16 +25,19 @@ class DKD(DistillMethod):
     (:func:`~mmrkd.models.losses.decoupled_kl`).
 
     The release raises both terms over the first epochs (CIFAR 20, ImageNet 1), in steps of an epoch;
-    ``dict(type='mmrkd.DistillScheduleHook', warmup=20)`` does so continuously. Its detection form, on the logits of the
-    second stage, is not here.
+    ``dict(type='mmrkd.DistillScheduleHook', warmup=20)`` does so continuously, and not at all for detectors.
+
+    On two-stage detectors, as released, the second stage is compared (the first of a cascade), on all regions that the
+    student sampled, with the background as one of the classes.
 
     Gradient contract: flows into the student; the teacher is detached.
 
     Args:
         alpha: Weight of TCKD. Defaults to 1.
-        beta: Weight of NCKD. Defaults to 8, the release's for most pairs on CIFAR-100; there it goes from 2 to 8 by
-            pair, on ImageNet it is 0.5 (ResNet-18) or 2 (MobileNet-V1).
-        tau: Temperature. Defaults to 4, the release's on CIFAR-100; on ImageNet it is 1.
+        beta: Weight of NCKD. ``None`` is 8 for classifiers, the release's for most pairs on CIFAR-100 (there it goes
+            from 2 to 8 by pair, on ImageNet it is 0.5 for ResNet-18 or 2 for MobileNet-V1), and 0.25 for detectors.
+        tau: Temperature. ``None`` is 4 for classifiers, the release's on CIFAR-100 (on ImageNet it is 1), and 1 for
+            detectors.
         w_task: Weight of the student's own losses. Defaults to 1.
         target: The class that is set apart: ``'label'``, or ``'teacher'``: the teacher's first choice, for images that
             have no single class because they are mixed (ours). Defaults to ``'label'``.
@@ -51,28 +54,36 @@ class DKD(DistillMethod):
     def __init__(
         self,
         alpha: float = 1.0,
-        beta: float = 8.0,
-        tau: float = 4.0,
+        beta: Optional[float] = None,
+        tau: Optional[float] = None,
         w_task: float = 1.0,
         target: str = 'label',
         standardize_logits: bool = False,
     ) -> None:
         super().__init__()
-        require_weights('DKD', alpha=alpha, beta=beta, w_task=w_task)
-        require_positive('DKD', tau=tau)
+        require_weights('DKD', alpha=alpha, beta=8.0 if beta is None else beta, w_task=w_task)
+        require_positive('DKD', tau=4.0 if tau is None else tau)
         if target not in TARGETS:
             raise ValueError(f'target must be one of {TARGETS}, found {target!r}')
         self.alpha, self.beta, self.tau, self.task_weight = alpha, beta, tau, w_task
         self.target, self.standardize_logits = target, standardize_logits
 
     def setup(self, pair: Pair) -> None:
-        """Checks that both are classifiers whose heads line up."""
-        pair.require_classifiers('DKD')
+        """Checks that there is a softmax to compare, and chooses what was left to it."""
+        self.reads_regions = pair.require_softmax('DKD')
+        defaults = dict(beta=0.25, tau=1.0) if self.reads_regions else dict(beta=8.0, tau=4.0)
+        for name, value in defaults.items():
+            setattr(self, name, value if getattr(self, name) is None else getattr(self, name))
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_tckd`` and ``loss_nckd``."""
-        z_s, z_t = (torch.cat(self.pair.student.logits(view.outputs)) for view in (student, teacher))
-        labels = z_t.argmax(dim=1) if self.target == 'teacher' else self.pair.student.targets(samples).to(z_s.device)
+        z_s, z_t = self.pair.softmax_logits(student, teacher)
+        if self.target == 'teacher':
+            labels = z_t.argmax(dim=1)
+        elif self.reads_regions:
+            labels = student.regions.labels
+        else:
+            labels = self.pair.student.targets(samples).to(z_s.device)
         if self.standardize_logits:
             z_s, z_t = standardize_logits(z_s), standardize_logits(z_t)
         target_term, other_term = decoupled_kl(z_s, z_t, labels, self.tau)

@@ -1,8 +1,8 @@
 """GDKD: decoupled distillation between and inside groups of classes."""
 
 from collections.abc import Sequence
+from typing import Optional
 
-import torch
 from torch import Tensor
 
 from mmrkd.models.losses import grouped_kl, ranked_groups, standardize_logits
@@ -17,7 +17,7 @@ STRATEGIES = ('best', 'worst')
 
 @MODELS.register_module()
 class GDKD(DistillMethod):
-    r"""`Generalised decoupled knowledge distillation` (arXiv 2512.04625). Classifiers.
+    r"""`Generalised decoupled knowledge distillation` (arXiv 2512.04625).
 
     .. math:: L = w_{task} L_{task}(z_s) + w_0\, high + w_1\, top + w_2\, other
 
@@ -31,16 +31,18 @@ class GDKD(DistillMethod):
         groups=2    [ 1 .. k       | k+1 .. K ]        top: 1 .. k
         groups=3    [ 1 | 2 .. k   | k+1 .. K ]        top: 2 .. k (GDKD3)
 
-    The release raises all terms over the first epochs (CIFAR 20, ImageNet 1), see :class:`DKD`. Its detection forms, on
-    logits of a second stage and on distributions of box sides, are not here.
+    The release raises all terms over the first epochs (CIFAR 20, ImageNet 1), see :class:`DKD`, as which it compares
+    two-stage detectors. Its form for the distributions of box sides is not here.
 
     Gradient contract: flows into the student; the teacher is detached.
 
     Args:
         k: Classes in the upper group, ``groups - 1 <= k < K``. Defaults to 5, as in the release; GDKD3 has 4 there.
-        weights: :math:`(w_0, w_1, w_2)`. Defaults to (1, 1, 8), those of the release's library. On CIFAR-100 it sets
-            the last two by pair; on ImageNet they are (0.5, 1, 1) for ResNet-18, (0.5, 2, 2) for MobileNet-V1.
-        tau: Temperature. Defaults to 4, the release's on CIFAR-100; on ImageNet it is 1.
+        weights: :math:`(w_0, w_1, w_2)`. ``None`` is (1, 1, 8) for classifiers, those of the release's library (on
+            CIFAR-100 it sets the last two by pair; on ImageNet they are (0.5, 1, 1) for ResNet-18, (0.5, 2, 2) for
+            MobileNet-V1), and (1, 0.125, 0.25) for detectors.
+        tau: Temperature. ``None`` is 4 for classifiers, the release's on CIFAR-100 (on ImageNet it is 1), and 1 for
+            detectors.
         groups: 2 or 3. Defaults to 2.
         strategy: ``'best'``: the ranking begins with the most likely class; ``'worst'``: with the least likely.
             Defaults to ``'best'``.
@@ -60,8 +62,8 @@ class GDKD(DistillMethod):
     def __init__(
         self,
         k: int = 5,
-        weights: Sequence[float] = (1.0, 1.0, 8.0),
-        tau: float = 4.0,
+        weights: Optional[Sequence[float]] = None,
+        tau: Optional[float] = None,
         groups: int = 2,
         strategy: str = 'best',
         kl: str = 'forward',
@@ -69,8 +71,8 @@ class GDKD(DistillMethod):
         standardize_logits: bool = False,
     ) -> None:
         super().__init__()
-        if len(weights) != 3:
-            raise ValueError(f'GDKD: three weights (high, top, other) expected, found {list(weights)}')
+        self.given = weights is not None
+        self._set_weights(weights or (1.0, 1.0, 8.0))
         if strategy not in STRATEGIES or kl not in DIRECTIONS or groups not in (2, 3):
             raise ValueError(
                 f'GDKD: groups must be 2 or 3, strategy one of {STRATEGIES}, kl one of {DIRECTIONS}, found '
@@ -78,24 +80,31 @@ class GDKD(DistillMethod):
             )
         if k < groups - 1:
             raise ValueError(f'GDKD: k must be at least {groups - 1} for {groups} groups, found {k}')
-        self.w_high, self.w_top, self.w_other = weights
         require_weights('GDKD', w_high=self.w_high, w_top=self.w_top, w_other=self.w_other, w_task=w_task)
-        require_positive('GDKD', tau=tau)
+        require_positive('GDKD', tau=4.0 if tau is None else tau)
         self.k, self.tau, self.groups, self.strategy, self.kl = k, tau, groups, strategy, kl
         self.task_weight, self.standardize_logits = w_task, standardize_logits
 
     def setup(self, pair: Pair) -> None:
-        """Checks that both are classifiers whose heads line up, with more than k classes."""
-        pair.require_classifiers('GDKD')
+        """Checks that there is a softmax to compare, over more than k classes, and chooses what was left to it."""
+        self.reads_regions = pair.require_softmax('GDKD')
+        if self.reads_regions and not self.given:
+            self._set_weights((1.0, 0.125, 0.25))
+        self.tau = self.tau or (1.0 if self.reads_regions else 4.0)
         classes = pair.student.num_classes
         if classes is not None and self.k >= classes:
             raise ValueError(f'GDKD: k must be less than the number of classes, found k={self.k} for {classes} classes')
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_high``, ``loss_top`` and ``loss_other``."""
-        z_s, z_t = (torch.cat(self.pair.student.logits(view.outputs)) for view in (student, teacher))
+        z_s, z_t = self.pair.softmax_logits(student, teacher)
         if self.standardize_logits:
             z_s, z_t = standardize_logits(z_s), standardize_logits(z_t)
         groups = ranked_groups(z_t, self.k, self.groups, self.strategy == 'best')
         high, *_, top, other = grouped_kl(z_s, z_t, groups, self.tau, self.kl)
         return {'loss_high': self.w_high * high, 'loss_top': self.w_top * top, 'loss_other': self.w_other * other}
+
+    def _set_weights(self, weights: Sequence[float]) -> None:
+        if len(weights) != 3:
+            raise ValueError(f'GDKD: three weights (high, top, other) expected, found {list(weights)}')
+        self.w_high, self.w_top, self.w_other = weights

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mmrkd.models.losses import transformed_matching
@@ -14,14 +13,15 @@ from mmrkd.structures import StudentView, TeacherView
 
 @MODELS.register_module()
 class WTTM(DistillMethod):
-    r"""Zheng and Yang, `Knowledge Distillation Based on Transformed Teacher Matching` (arXiv 2402.11148). Classifiers.
+    r"""Zheng and Yang, `Knowledge Distillation Based on Transformed Teacher Matching` (arXiv 2402.11148).
 
     .. math:: L = w_{task} L_{task}(z_s) + \frac{w_{ttm}}{N} \sum_n U_n KL(u_n / U_n \| softmax(z_s)),
         \quad u = softmax(z_t)^\gamma, \quad U = \sum_k u_k
 
     KD without the temperature on the student's side: the teacher alone is softened, which adds a Renyi entropy to what
     KD minimises. U gives samples of which the teacher is unsure more weight
-    (:func:`~mmrkd.models.losses.transformed_matching`).
+    (:func:`~mmrkd.models.losses.transformed_matching`). The paper classifies; two-stage detectors are compared as
+    :class:`DKD` does it (ours).
 
     Gradient contract: flows into the student; the teacher is detached.
 
@@ -33,8 +33,7 @@ class WTTM(DistillMethod):
         w_task: Weight of the student's own losses. Defaults to 1.
 
     Raises:
-        ValueError: A number is out of range, the models are no classifiers, or their heads do not line up or score
-            classes independently.
+        ValueError: A number is out of range, or the models have no softmax over the same classes.
     """
 
     weights = {'w_ttm': 'loss_ttm'}
@@ -46,10 +45,10 @@ class WTTM(DistillMethod):
         self.w_ttm, self.gamma, self.weighted, self.task_weight = w_ttm, gamma, weighted, w_task
 
     def setup(self, pair: Pair) -> None:
-        """Checks that both are classifiers whose heads line up."""
-        pair.require_classifiers('WTTM')
+        """Checks that there is a softmax to compare."""
+        self.reads_regions = pair.require_softmax('WTTM')
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_ttm``."""
-        z_s, z_t = (torch.cat(self.pair.student.logits(view.outputs)) for view in (student, teacher))
+        z_s, z_t = self.pair.softmax_logits(student, teacher)
         return {'loss_ttm': self.w_ttm * transformed_matching(z_s, z_t, self.gamma, self.weighted)}

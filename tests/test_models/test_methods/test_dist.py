@@ -12,7 +12,6 @@ from mmrkd.testing import (
     model_inputs,
     save_random_teacher,
     tiny_classifier,
-    tiny_faster_rcnn,
     tiny_gfl,
     tiny_retinanet,
 )
@@ -100,11 +99,11 @@ def test_numbers_out_of_range_are_refused(dist, message):
 def test_pairs_that_do_not_fit_are_refused(tmp_path, wide_retinanet, wide_faster_rcnn):
     with pytest.raises(ValueError, match='DIST compares the outputs of the heads.*do not line up'):
         build(tiny_gfl(), wide_retinanet, detection_batch())
-    with pytest.raises(ValueError, match='those of a two-stage detector are not on a dense grid'):
-        build(tiny_faster_rcnn(), wide_faster_rcnn, detection_batch())
+    with pytest.raises(ValueError, match='the student has none: RetinaNet has no second stage'):
+        build(tiny_retinanet(), wide_faster_rcnn, detection_batch())
     softmax = dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
     student, teacher = tiny_retinanet(**softmax), save_random_teacher(tiny_retinanet(16, 24, **softmax), tmp_path)
-    with pytest.raises(ValueError, match='DIST on a detector needs independent scores'):
+    with pytest.raises(ValueError, match='DIST on a dense head needs independent scores'):
         build(student, teacher, detection_batch())
     independent = tiny_classifier(8)
     independent['head']['loss'] = dict(type='CrossEntropyLoss', use_sigmoid=True)

@@ -112,5 +112,5 @@ def test_numbers_out_of_range_are_refused(gdkd, message):
 def test_pairs_that_do_not_fit_are_refused(wide_classifier, wide_retinanet):
     with pytest.raises(ValueError, match='less than the number of classes, found k=5 for 4 classes'):
         build(wide_classifier)
-    with pytest.raises(ValueError, match='GDKD compares classifiers'):
+    with pytest.raises(ValueError, match='GDKD compares a softmax over classes'):
         build(wide_retinanet, detection_batch(), tiny_retinanet())

@@ -48,5 +48,5 @@ def test_refusals(wide_retinanet):
         WTTM(gamma=-0.2)
     with pytest.raises(ValueError, match='weights must be >= 0'):
         WTTM(w_ttm=-4.0)
-    with pytest.raises(ValueError, match='WTTM compares classifiers'):
+    with pytest.raises(ValueError, match='WTTM compares a softmax over classes'):
         build(wide_retinanet, detection_batch(), tiny_retinanet())
