@@ -24,7 +24,8 @@ from mmengine.config import Config
 from benchmarks import ledger, plan
 from benchmarks.data import MAKERS
 from benchmarks.runs import ROOT, TEACHER, Run, teacher_of, wanted_runs
-from benchmarks.system import commit, file_hash, processor, versions
+from benchmarks.system import commit, file_hash, versions
+from mmrkd.commands.env import processor
 from mmrkd.visualization import read_curve
 
 

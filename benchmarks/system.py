@@ -22,15 +22,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        with open('/proc/cpuinfo') as file:
-            return next(line.split(':', 1)[1].strip() for line in file if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def commit() -> str:
     """The commit of the clone, with a ``+`` if files differ from it."""
     git = ['git', '-C', ROOT]

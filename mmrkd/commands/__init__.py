@@ -13,7 +13,7 @@ from typing import Optional
 
 from mmrkd.version import __version__
 
-COMMANDS = ('quickstart', 'check', 'train', 'test', 'export', 'separate', 'report', 'benchmark')
+COMMANDS = ('quickstart', 'check', 'train', 'test', 'export', 'separate', 'report', 'benchmark', 'env')
 DESCRIPTION = """Distil a detector of mmdet or a classifier of mmpretrain.
 
 `mmrkd COMMAND --help` shows the arguments of a command and examples. With a config that works and a bigger trained

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
     start = time.time()
     make_digit_scenes(osp.join(out, 'data', 'digits'))
     options = ['--no-check'] * args.no_check + ['--cfg-options', *args.cfg_options] * bool(args.cfg_options)
-    for name in RUNS:
+    for number, name in enumerate(RUNS, start=1):
+        print(f'[{name}] {number} of {len(RUNS)} trainings', flush=True)
         train(name, out, options)
     from mmrkd.commands.report import config_of
     from mmrkd.report import report
