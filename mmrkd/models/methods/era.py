@@ -263,10 +263,13 @@ class ERA(DistillMethod):
 
     def _choose_soft_targets(self, pair: Pair) -> None:
         adapter, w_box = pair.student, self.w_box
-        if w_box is None or not self.w_kd:
-            comparable = self.w_kd and adapter.has_boxes and adapter.box_obstacle is None
-            kind = 'distributions' if comparable and adapter.box_bins > 1 else 'l1'
-            w_box = BOX_WEIGHTS[kind] if comparable else 0.0
+        if not (self.w_kd and adapter.has_boxes):
+            w_box = 0.0
+        elif w_box is None:
+            w_box = BOX_WEIGHTS['distributions' if adapter.box_bins > 1 else 'l1']
+            if adapter.box_obstacle is not None:
+                print_log(f'ERA: boxes have no soft targets: {adapter.box_obstacle}', 'current')
+                w_box = 0.0
         self.mimicry = OutputMimicry(adapter, self.tau, w_box, self.tau_box)
 
     def _check_heads(self, pair: Pair) -> None:

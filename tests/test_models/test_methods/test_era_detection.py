@@ -23,6 +23,7 @@ from mmrkd.testing import (
     model_inputs,
     save_random_teacher,
     tiny_faster_rcnn,
+    tiny_gfl,
     tiny_retinanet,
 )
 
@@ -177,6 +178,13 @@ def test_the_soft_targets_are_those_of_kd(wide_retinanet):
     found, expected = distiller.loss(inputs, samples), other.loss(inputs, samples)
     for name in ('loss_kd', 'loss_kd_box'):
         assert found[f'era.{name}'].item() == expected[f'kd.{name}'].item() > 1e-3
+
+
+@pytest.mark.parametrize('make, weight', [(tiny_retinanet, 20.0), (tiny_gfl, 1.0), (tiny_faster_rcnn, 20.0)])
+def test_the_weight_of_boxes_follows_their_form(make, weight, tmp_path):
+    teacher = save_random_teacher(make(16, 24), tmp_path)
+    method = build_distiller(make(), teacher, [dict(type='mmrkd.ERA')]).methods[0]
+    assert method.mimicry.w_box == weight and method.w_kd == 0.2
 
 
 def test_boxes_need_a_term_on_logits_beside_them(wide_retinanet):
