@@ -29,16 +29,21 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     Args:
         arguments: What stands behind ``mmrkd``. Defaults to that of this process.
     """
+    args = build_parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    _run(importlib.import_module(f'mmrkd.commands.{args.command}'), args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of ``mmrkd`` with all its commands."""
     parser = argparse.ArgumentParser('mmrkd', description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--version', action='version', version=f'mmrkd {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    modules = {name: importlib.import_module(f'mmrkd.commands.{name}') for name in COMMANDS}
-    for name, module in modules.items():
+    for name in COMMANDS:
+        module = importlib.import_module(f'mmrkd.commands.{name}')
         summary, examples = _texts(module)
         own = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=_Formatter)
         module.add_arguments(own)
-    args = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
-    _run(modules[args.command], args)
+    return parser
 
 
 def run_tool(name: str) -> None:
