@@ -1,6 +1,8 @@
 """Files around the package say the same as the package."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,20 @@ def test_templates_ask_for_commands_that_exist(name):
     text = (ROOT / f'.github/ISSUE_TEMPLATE/{name}.yml').read_text()
     asked = set(re.findall(r'`mmrkd (\w+)', text))
     assert 'check' in asked and 'env' in asked and asked <= set(COMMANDS)
+
+
+def test_metafiles_are_those_of_the_configs():
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/make_metafiles.py', '--check'], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_index_names_every_config_once():
+    index = yaml.safe_load((ROOT / 'mmrkd/.mim/model-index.yml').read_text())
+    models = [model for path in index['Import'] for model in yaml.safe_load((ROOT / path).read_text())['Models']]
+    configs = {str(p.relative_to(ROOT)) for p in ROOT.glob('configs/*/*_*_*_*.py') if p.parent.name != 'baselines'}
+    assert sorted(model['Config'] for model in models) == sorted(configs - {c for c in configs if '/_base_/' in c})
 
 
 def test_lint_has_one_version():

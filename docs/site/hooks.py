@@ -16,7 +16,7 @@ SINGLE = (
     'LICENSE',
     'CITATION.cff',
 )
-FOLDERS = {'configs': ('*.md', '*.py'), 'benchmarks': ('*.md', '*.py', '*.jsonl'), 'tools': ('*.sh', '*.py')}
+FOLDERS = {'configs': ('*.md', '*.py', '*.yml'), 'benchmarks': ('*.md', '*.py', '*.jsonl'), 'tools': ('*.sh', '*.py')}
 LINK = re.compile(r'(\]\(|^\[[^\]]+\]: +)([^)\s#]+)', flags=re.M)
 
 
