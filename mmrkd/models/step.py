@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.adapters.assigned import TargetCapture
+from mmrkd.adapters.structure import tensors_in
 from mmrkd.models.methods import DistillMethod
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
@@ -75,6 +76,11 @@ class Step:
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
         view.assigned, view.calls = self.assigned, self.calls
         return self._with_views(view, partial(self._student_view_of, method))
+
+    def student_features(self, method: DistillMethod) -> list[Tensor]:
+        """Returns what a method may have read of the student: features of each view that was computed, and its taps."""
+        feats = [feats for _, feats in self.student_passes.values()]
+        return list(tensors_in([*feats, *(self.taps.get(name) for name in method.student_taps)]))
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
         """Returns what a method sees of its teacher; ``None`` if it needs none."""
