@@ -5,7 +5,8 @@ from typing import Any
 
 from mmrkd.doctor.report import Report
 from mmrkd.models import Distiller, DistillMethod
-from mmrkd.models.balance import BalanceRequest, measure, terms_of
+from mmrkd.models.balance import BalanceRequest
+from mmrkd.models.gradient_shares import measure, terms_of
 from mmrkd.models.step import Step
 
 ASKED = BalanceRequest.share

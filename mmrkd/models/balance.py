@@ -2,26 +2,19 @@
 
 import math
 import numbers
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from statistics import median
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmrkd.models.heads import sum_losses
+from mmrkd.models.gradient_shares import Patterns, Point, measure, terms_of
 
 AUTO = 'auto'
-SCALES = (2.0**16, 2.0**8, 1.0, 2.0**-8)
-"""Factors on a loss whose gradient is in float16, where small and large numbers are lost; the first that fits."""
-
-Patterns = Union[str, Sequence[str]]
-Gradients = list[Optional[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -83,11 +76,11 @@ class Balance(nn.Module):
 
     F are the features of the student that the method may read: what the adapter's ``extract`` gave (all levels, and
     all views that the method asked for) and the outputs of its ``student_taps``. :math:`F_t \subseteq F` are those
-    that t depends on; each norm is taken over all their elements together, in float32. :math:`L_{task}` is the sum of
-    the student's own losses. :math:`w_{task}` is the weight that they are trained with at full strength (``w_task``);
-    where they are off, in some phases or by ``w_task=0``, it counts as 1. A schedule of the method
-    (:attr:`DistillMethod.scale`) is not part of the share: it multiplies what was set. The share of a training is the
-    *median* over the first K batches in which the term is computed.
+    that t depends on, in any view; each norm is taken over all their elements together, in float32.
+    :math:`L_{task}` is the sum of the student's own losses. :math:`w_{task}` is the weight that they are trained with
+    at full strength (``w_task``); where they are off, in some phases or by ``w_task=0``, it counts as 1. A schedule of
+    the method (:attr:`DistillMethod.scale`) is not part of the share: it multiplies what was set. The share of a
+    training is the *median* over the first K batches in which the term is computed.
 
     The factor of an ``'auto'`` weight is the wanted share over the median. Without such a weight all weights of the
     method that are not 0 have one factor, that of the share of their sum: they keep their ratios. It is in force from
@@ -135,13 +128,13 @@ class Balance(nn.Module):
         """The weights as they are now: those of the method times their factors."""
         return {weight: self.values[weight] * f for weight, f in zip(self.patterns, self._known()[1])}
 
-    def forward(self, losses: dict[str, Any], task: dict[str, Any], points: Sequence[Tensor], w_task: float) -> dict:
+    def forward(self, losses: dict[str, Any], task: dict[str, Any], points: Sequence[Point], w_task: float) -> dict:
         """Returns the terms of a method with their factors, after measuring them where that is due.
 
         Args:
             losses: What :meth:`DistillMethod.losses` returned.
             task: The student's own losses, unweighted.
-            points: F; those that need no gradient are left out.
+            points: F, a tuple for one feature in several views; those that need no gradient are left out.
             w_task: Weight of the student's own losses at full strength.
         """
         terms = terms_of(losses, self.patterns)
@@ -219,89 +212,6 @@ def build_balance(method: Any) -> Optional[Balance]:
         return None
     patterns = {weight: method.weights[weight] for weight in left}
     return Balance(replace(request, weights=wanted), patterns, left, method.name)
-
-
-def terms_of(losses: Mapping[str, Any], patterns: Mapping[str, Patterns]) -> dict[str, dict[str, Any]]:
-    """Returns weight -> those loss terms that it multiplies; a term belongs to the first weight that names it."""
-    left, found = {key: value for key, value in losses.items() if 'loss' in key}, {}
-    for weight, own in patterns.items():
-        own = (own,) if isinstance(own, str) else own
-        found[weight] = {key: left.pop(key) for key in list(left) if any(fnmatch(key, pattern) for pattern in own)}
-    return found
-
-
-def measure(
-    groups: Sequence[dict[str, Any]],
-    task: dict[str, Any],
-    points: Sequence[Tensor],
-    w_task: float = 1.0,
-    with_sum: bool = False,
-) -> list[float]:
-    """Returns the share of each group of loss terms, see :class:`Balance`; 0 where there is none.
-
-    Costs one backward pass for the task loss and one for each group, from the losses to the features and no further.
-    The graph is kept. Every process must call it with as many groups.
-
-    Args:
-        groups: Terms by name; their sum counts.
-        task: The student's own losses.
-        points: Features of the student.
-        w_task: Weight of ``task``; 0 counts as 1.
-        with_sum: Whether the share of the sum of all groups is returned, too, as the last one.
-    """
-    points = list({id(point): point for point in points if point.requires_grad}.values())
-    device = points[0].device if points else sum_losses(task).device
-    squares = torch.zeros(len(groups) + with_sum, 2, device=device)
-    if points:
-        with _without_autocast(device):
-            reference = _gradients(task, points)
-            for row, grads in zip(squares, _with_sum(_each(groups, points), with_sum)):
-                reached = [r for r, own in zip(reference, grads) if own is not None]
-                row.copy_(torch.stack([_square(grads, device), _square(reached, device)]))
-    all_reduce(squares, op='mean')
-    weight = w_task or 1.0
-    ratios = [math.sqrt(own / of) / weight if of > 0 else 0.0 for own, of in squares.double().tolist()]
-    return [ratio if math.isfinite(ratio) else 0.0 for ratio in ratios]
-
-
-def _each(groups: Sequence[dict[str, Any]], points: Sequence[Tensor]) -> Iterator[Gradients]:
-    for group in groups:
-        yield _gradients(group, points)
-
-
-def _with_sum(parts: Iterator[Gradients], with_sum: bool) -> Iterator[Gradients]:
-    """Yields gradients, and in the end their sum."""
-    total: Gradients = []
-    for grads in parts:
-        if with_sum:
-            total = [b if a is None else a if b is None else a + b for a, b in zip(total or [None] * len(grads), grads)]
-        yield grads
-    if with_sum:
-        yield total
-
-
-def _gradients(losses: dict[str, Any], points: Sequence[Tensor]) -> Gradients:
-    """Gradients of a sum of losses in float32; ``None`` where it does not depend on a point."""
-    loss = sum_losses(losses) if losses else torch.zeros(())
-    if not loss.requires_grad:
-        return [None] * len(points)
-    half = any(point.dtype == torch.float16 for point in points)
-    for scale in SCALES if half else (1.0,):
-        found = torch.autograd.grad(loss * scale, points, retain_graph=True, allow_unused=True)
-        grads = [None if grad is None else grad.float() / scale for grad in found]
-        if all(grad is None or bool(grad.isfinite().all()) for grad in grads):
-            break
-    return grads
-
-
-def _square(grads: Gradients, device: torch.device) -> Tensor:
-    squares = [grad.square().sum() for grad in grads if grad is not None]
-    return torch.stack(squares).sum() if squares else torch.zeros((), device=device)
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager:
-    """A backward pass runs in the types of its forward pass."""
-    return torch.autocast(device.type, enabled=False) if device.type in ('cpu', 'cuda') else nullcontext()
 
 
 def _times(value: Any, factor: float) -> Any:

@@ -77,10 +77,13 @@ class Step:
         view.assigned, view.calls = self.assigned, self.calls
         return self._with_views(view, partial(self._student_view_of, method))
 
-    def student_features(self, method: DistillMethod) -> list[Tensor]:
-        """Returns what a method may have read of the student: features of each view that was computed, and its taps."""
-        feats = [feats for _, feats in self.student_passes.values()]
-        return list(tensors_in([*feats, *(self.taps.get(name) for name in method.student_taps)]))
+    def student_features(self, method: DistillMethod) -> list[Any]:
+        """Returns what a method may have read of the student.
+
+        These are its features, each as a tuple over the views that were computed, and its taps.
+        """
+        views = [tensors_in(feats) for _, feats in self.student_passes.values()]
+        return [*zip(*views), *tensors_in([self.taps.get(name) for name in method.student_taps])]
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
         """Returns what a method sees of its teacher; ``None`` if it needs none."""

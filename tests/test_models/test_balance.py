@@ -8,7 +8,8 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from mmrkd.models import DistillMethod
-from mmrkd.models.balance import Balance, BalanceRequest, measure, terms_of
+from mmrkd.models.balance import Balance, BalanceRequest
+from mmrkd.models.gradient_shares import measure, terms_of
 from mmrkd.testing import (
     build_distiller,
     classification_batch,
@@ -181,6 +182,11 @@ class TestMeasure:
         shares = measure(groups, task, [one, two, frozen], 1.0, with_sum=True)
         both = math.sqrt(3 * 1 + 5 * 9) / math.sqrt(3 * 9 + 5 * 16)
         assert shares == pytest.approx([1 / 3, 3 / 4, 0.0, both])
+
+    def test_a_term_on_another_view_is_compared_with_the_task_on_its_own(self):
+        plain, strong, other = (torch.ones(3, requires_grad=True) for _ in range(3))
+        task = dict(loss=(4 * plain).sum() + 5 * other.sum())
+        assert measure([dict(loss_a=strong.sum())], task, [(plain, strong), (other,), plain]) == [0.25]
 
     @pytest.mark.parametrize('size', [1e-9, 1.0, 1e6])
     def test_float16_neither_underflows_nor_overflows(self, size):
