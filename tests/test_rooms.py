@@ -16,7 +16,18 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
+ROOMS = (
+    'heads',
+    'gradient_shares',
+    'balance',
+    'input_converter',
+    'teacher',
+    'pair',
+    'variants',
+    'methods',
+    'inheritance',
+    'loss_guard',
+)
 ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'building', 'distiller')
 MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BESIDE = {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.pair', 'mmrkd.models.variants'}
@@ -31,7 +42,9 @@ ALLOWED = {
     'mmrkd.models.pair': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter', 'mmrkd.models.teacher'},
     'mmrkd.models.variants': GROUND | {'mmrkd.adapters', 'mmrkd.models.pair'},
     'mmrkd.models.heads': GROUND | PARTS | BESIDE | {'mmrkd.models.input_converter'},
-    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads'},
+    'mmrkd.models.gradient_shares': {'mmrkd.models.heads'},
+    'mmrkd.models.balance': {'mmrkd.models.gradient_shares'},
+    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads', 'mmrkd.models.balance'},
     'mmrkd.models.method_state': GROUND | {'mmrkd.models.methods', 'mmrkd.models.state_names'},
     'mmrkd.models.attendance': set(),
     'mmrkd.models.building': GROUND | {'mmrkd.models.methods', 'mmrkd.models.teacher'},
@@ -43,7 +56,7 @@ ALLOWED = {
     'mmrkd.models.distiller': GROUND
     | BESIDE
     | {f'mmrkd.models.{room}' for room in ('methods', 'inheritance', 'loss_guard', 'state_names')}
-    | {f'mmrkd.models.{room}' for room in ('attendance', 'views_preprocessor', 'step', 'building')},
+    | {f'mmrkd.models.{room}' for room in ('attendance', 'balance', 'views_preprocessor', 'step', 'building')},
     'mmrkd.models': MODELS,
     'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},

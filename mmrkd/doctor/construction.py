@@ -18,7 +18,7 @@ from mmrkd.engine.compose import find_method
 from mmrkd.models import Distiller
 from mmrkd.models.inheritance import check_parts
 from mmrkd.models.methods.arguments import check_arguments
-from mmrkd.models.methods.method_dict import OWN_KEYS
+from mmrkd.models.methods.method_dict import build_method
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.registry import MODELS, type_name
 
@@ -199,8 +199,7 @@ def _build_method(cfg: Any, report: Report) -> Optional[nn.Module]:
             find_method(name)
             raise ValueError(f'there is no method {name!r}: write mmrkd.{find_method(name)}')
         with report.expecting('method-argument'):
-            check_arguments(kind, cfg)
-            return MODELS.build({key: value for key, value in cfg.items() if key not in OWN_KEYS})
+            return build_method(cfg)
     return None
 
 

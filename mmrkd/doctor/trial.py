@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
 from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
+from mmrkd.doctor.shares import propose_weights
 from mmrkd.engine.metrics import found_metric
 from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
@@ -43,6 +44,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         norms = _gradient_norms(terms, parameters, list(distiller.methods), thorough)
         _judge_terms(terms, norms, distiller, report)
         if thorough:
+            propose_weights(distiller, data, report)
             _estimate(distiller, data, kept, report)
 
 
@@ -92,6 +94,9 @@ def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: D
 
 
 def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Report) -> None:
+    for method in distiller.methods.values():
+        if method.balance is not None:
+            method.balance.eval()  # it measures in the first steps alone
     start = time.perf_counter()
     sum(_scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k).backward()
     if data['inputs'].is_cuda:

@@ -1,5 +1,6 @@
 """The distiller: one student, its teachers, and methods by their names."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,6 +15,7 @@ from torch.nn import Parameter
 
 from mmrkd.adapters import ModelAdapter, build_adapter
 from mmrkd.models.attendance import require_hooks
+from mmrkd.models.balance import build_balance
 from mmrkd.models.building import build_teachers, require_one_task_weight, require_own_names
 from mmrkd.models.inheritance import check_parts, inherit_weights
 from mmrkd.models.loss_guard import LossGuard
@@ -162,6 +164,14 @@ class Distiller(BaseModel):
         return self.pairs.get(DEFAULT, next(iter(self.pairs.values())))
 
     @property
+    def running(self) -> list[DistillMethod]:
+        """The methods that are run in this step.
+
+        By name: in floating point a sum depends on its order, and the order of the list is to mean nothing.
+        """
+        return [method for _, method in sorted(self.methods.items()) if method.active and method.factor]
+
+    @property
     def match(self) -> Optional[LevelMatch]:
         """Levels matched with the default teacher."""
         return self.pair.match
@@ -181,6 +191,7 @@ class Distiller(BaseModel):
                 method.pair.teacher.adapter.tapped(method.teacher_taps)
             if not method.active:
                 method.requires_grad_(False)
+            method.balance = build_balance(method)
         require_one_task_weight(self.methods)
         self.variants = named_variants(self.pairs, {name: m.prediction_variants() for name, m in self.methods.items()})
         for name, pair in self.pairs.items():
@@ -229,14 +240,16 @@ class Distiller(BaseModel):
             return self.guard(losses, data_samples, self.parameters())
 
     def _losses(self, inputs: Tensor, data_samples: Sequence, views: Sequence[Tensor]) -> dict[str, Any]:
-        # By name: in floating point a sum depends on its order, and the order of the list is to mean nothing.
-        active = [m for _, m in sorted(self.methods.items()) if m.active and m.factor]
+        active = self.running
         if not active:
             return self.student(inputs, data_samples, mode='loss')
         with Step(self.adapter, active, inputs, data_samples, views, self.view_names) as step:
             losses = dict(_scaled(step.task_losses, [method.task_factor for method in active]))
+            w_task = math.prod(method.full_task_weight for method in active)
             for method in active:
                 own = method.losses(step.student_view(method), step.teacher_view(method), data_samples)
+                if method.balance is not None:
+                    own = method.balance(own, step.task_losses, step.student_features(method), w_task)
                 losses.update({f'{method.name}.{key}': value for key, value in _scaled(own, [method.factor])})
         return losses
 

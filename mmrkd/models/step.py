@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.adapters.assigned import TargetCapture
+from mmrkd.adapters.structure import tensors_in
 from mmrkd.models.methods import DistillMethod
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
@@ -77,6 +78,14 @@ class Step:
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
         view.assigned, view.regions, view.calls = self.assigned, self.regions, self.calls
         return self._with_views(view, partial(self._student_view_of, method))
+
+    def student_features(self, method: DistillMethod) -> list[Any]:
+        """Returns what a method may have read of the student.
+
+        These are its features, each as a tuple over the views that were computed, and its taps.
+        """
+        views = [tensors_in(feats) for _, feats in self.student_passes.values()]
+        return [*zip(*views), *tensors_in([self.taps.get(name) for name in method.student_taps])]
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
         """Returns what a method sees of its teacher; ``None`` if it needs none."""

@@ -286,6 +286,16 @@ def text_in_the_place_of_a_number(cfg, folder):
     cfg.model.methods = [dict(type='mmrkd.FitNets', w_feat='0.5')]
 
 
+@seeded('method-argument')
+def share_of_nothing(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.FitNets', balance=0.0)]
+
+
+@seeded('method-argument')
+def automatic_where_there_is_no_weight(cfg, folder):
+    cfg.model.methods = [dict(type='mmrkd.ERA', tau='auto')]
+
+
 @seeded('distiller-argument')
 def misspelt_argument_of_the_distiller(cfg, folder):
     cfg.model.method = cfg.model.pop('methods')

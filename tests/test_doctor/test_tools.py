@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -30,9 +31,10 @@ class TestCheckDistill:
         status, text = tool(
             'check_distill.py',
             *(squares.student, '--teacher', squares.teacher, '--teacher-ckpt', squares.ckpt, '--method', 'fitnets'),
-            *('--init-student', 'bbox_head', '--images', 4),
+            *('--init-student', 'bbox_head', '--images', 4, '--cfg-options', 'model.methods.0.w_feat=auto'),
         )
         assert status == 0, text
+        assert re.search(r'fitnets\.w_feat +1 +[0-9.e+]+ +w_feat=[0-9.]+', text), text
         assert 'init_student: bbox_head: 2 of ' in text and 'the teacher on 4 validation images' in text
         assert 'no problem found' in text
 

@@ -261,6 +261,29 @@ class TestSchedules:
         assert_same_end(tmp_path / 'run', tmp_path / 'whole')
 
 
+class TestWeightsThatSetThemselves:
+    CHANGES = {
+        **SETTINGS['iterations of an epoch loop'],
+        'model.methods.0': dict(type='mmrkd.FitNets', w_feat='auto', balance=dict(share=0.2, steps=5)),
+    }
+
+    @pytest.mark.parametrize('iteration, seen', [(5, 4), (8, 5)])
+    def test_a_run_killed_while_it_measures_or_later_goes_on(
+        self, iteration, seen, noisy_cfg, train, uninterrupted, tmp_path, tmp_path_factory
+    ):
+        if 'balance' not in uninterrupted:
+            uninterrupted['balance'] = tmp_path_factory.mktemp('whole')
+            train(noisy_cfg(uninterrupted['balance'], **self.CHANGES))
+        with pytest.raises(Killed):
+            train(noisy_cfg(tmp_path, dict(type='Kill', iteration=iteration), **self.CHANGES))
+        saved = read(next(tmp_path.glob('iter_*.pth')))[METHOD_STATE]['state_dict']
+        assert saved['methods.fitnets.balance.seen'].tolist() == [seen]
+        random.seed(99), np.random.seed(99), torch.manual_seed(99)
+        runner = train(noisy_cfg(tmp_path, resume=True, **self.CHANGES))
+        assert runner.model.methods[0].balance.shares.count_nonzero() == 5
+        assert_same_end(tmp_path, uninterrupted['balance'])
+
+
 class TestOffIsOffThroughAWholeRun:
     def test_the_loops_and_the_hook_draw_no_random_number(self, run_cfg, train, tmp_path):
         """A plain run and one with the exact loop and hook, but no method, see the same augmentations."""

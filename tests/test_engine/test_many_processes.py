@@ -195,6 +195,27 @@ class TestFullySharded:
             assert entries[0] and all(torch.equal(value, entries[1][name]) for name, value in entries[0].items())
 
 
+class TestWeightsThatSetThemselves:
+    METHODS = [dict(FITNETS, w_feat='auto', balance=dict(steps=2)), dict(type='mmrkd.KD', balance=0.3)]
+
+    @staticmethod
+    def train(rank, number, teachers, methods):
+        model = model_of('classifier', teachers, methods)
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        wrapped = wrap(model) if number > 1 else model
+        for _ in range(3):
+            wrapped.train_step(share(batch_of('classifier'), rank, number), wrapper)
+        return {name: method.balance.weights for name, method in model.methods.items()}
+
+    def test_all_processes_set_those_of_one_with_the_whole_batch(self, teachers, tmp_path):
+        alone = self.train(0, 1, teachers, self.METHODS)
+        found = processes(2, self.train, tmp_path, teachers, self.METHODS)
+        assert all(isinstance(result, dict) for result in found), found
+        assert found[0] == found[1]
+        for name, weights in alone.items():
+            assert found[0][name] == pytest.approx(weights, rel=1e-3) and set(weights.values()) != {1.0}
+
+
 class TestFaults:
     @staticmethod
     def one_bad_batch(rank, number, teachers, on_nonfinite):

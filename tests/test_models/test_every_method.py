@@ -1,5 +1,6 @@
 """What holds for every method of the registry, alone and beside every other one."""
 
+import inspect
 import itertools
 
 import pytest
@@ -29,6 +30,7 @@ OFF = dict(gdkd=dict(weights=(0, 0, 0), w_task=0))  # where the arguments are no
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
 STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
 BATCHES = dict(classifier=classification_batch, detector=detection_batch)
+IMAGES = dict(classifier=8, detector=2)  # PKD needs 8 pooled features
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +50,8 @@ def build(kind, teachers, methods):
     return build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
 
 
-def step(distiller, kind, seed):
-    inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed))
+def step(distiller, kind, seed, **how):
+    inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed, **how))
     total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values()), log
     total.backward()
@@ -88,6 +90,29 @@ def test_alone_it_trains_the_student_and_moves_no_teacher(kind, teachers, fittin
         plain = build_model(STUDENTS[kind], seed=4)
         state = {k: v for k, v in distiller.state_dict().items() if not k.startswith('methods.')}
         assert list(state) == list(plain.state_dict()), name
+
+
+@pytest.mark.parametrize('kind', STUDENTS)
+def test_with_a_share_for_all_its_weights_it_trains(kind, teachers, fitting):
+    for name in fitting[kind]:
+        distiller = build(kind, teachers, [cfg_of(name, balance=0.1)])
+        balance, optimizer = distiller.methods[0].balance, torch.optim.SGD(distiller.parameters(), 1e-3)
+        for seed in range(2):
+            step(distiller, kind, seed, num_images=IMAGES[kind])
+            optimizer.step()
+            optimizer.zero_grad()
+        assert balance.seen.tolist() == [2] * len(balance.weights) and (balance.factors != 1).any(), name
+
+
+@pytest.mark.parametrize('name', [name for name in METHODS if name != 'gdkd'])  # its weights are one argument
+def test_each_weight_may_set_itself(name, teachers, fitting):
+    kind = next(kind for kind in fitting if name in fitting[kind])
+    weights = set(KINDS[name].weights) & set(inspect.signature(KINDS[name]).parameters) - {'w_centerness'}  # ATSS's
+    distiller = build(kind, teachers, [cfg_of(name, **dict.fromkeys(weights, 'auto'))])
+    step(distiller, kind, 0, num_images=IMAGES[kind])
+    balance = distiller.methods[0].balance
+    assert set(balance.weights) == weights and balance.seen.tolist() == [1] * len(weights)
+    assert (balance.factors != 1).any()
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Union
 
+from mmrkd.models.balance import is_auto
+
 OF_THE_CONFIG = ('type', '_scope_')
-OF_EVERY_METHOD = ('name', 'teacher', 'teachers')
+OF_EVERY_METHOD = ('name', 'teacher', 'teachers', 'balance')
 UNIONS = (Union, getattr(types, 'UnionType', Union))  # Python 3.9 has no X | Y
 
 
@@ -19,7 +21,7 @@ def check_arguments(cls: type, cfg: Mapping[str, Any], shared: Collection[str] =
 
     A text in the place of a number is found here and not in the middle of the first step. What has no annotation, or
     one that says nothing about a value of a config (a class, a callable), passes; so does the default itself. A number
-    may be a ``float``; a ``bool`` is no number.
+    may be a ``float``; a ``bool`` is no number. A weight that a method declares (``weights``) may be ``'auto'``.
 
     Args:
         cls: The class that the config is of: a method, the distiller, the teacher.
@@ -33,7 +35,7 @@ def check_arguments(cls: type, cfg: Mapping[str, Any], shared: Collection[str] =
     parameters, takes_more = _parameters(cls)
     wrong = []
     for name, value in cfg.items():
-        if name in OF_THE_CONFIG:
+        if name in OF_THE_CONFIG or (is_auto(value) and name in parameters and name in declared_weights(cls)):
             continue
         if name in parameters:
             kind, default = parameters[name]
@@ -43,6 +45,25 @@ def check_arguments(cls: type, cfg: Mapping[str, Any], shared: Collection[str] =
             wrong.append(f'there is no argument {name!r}. {_suggestion(name, [*parameters, *shared])}')
     if wrong:
         raise TypeError(f'{cls.__name__}: ' + '; '.join(wrong))
+
+
+def declared_weights(cls: type) -> tuple[str, ...]:
+    """Returns the names of the weights that a class of methods declares; of any other class there are none."""
+    weights = getattr(cls, 'weights', None)
+    return tuple(weights) if isinstance(weights, Mapping) else ()
+
+
+def without_auto(cls: type, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with a number in the place of each weight that is ``'auto'``: its default, or 1 without one.
+
+    Args:
+        cls: The class that it is of.
+        cfg: Its config.
+    """
+    parameters, _ = _parameters(cls)
+    weights = [name for name in declared_weights(cls) if is_auto(cfg.get(name))]
+    defaults = {name: parameters.get(name, (None, None))[1] for name in weights}
+    return {**cfg, **{name: d if _fits(d, float) and d != 0 else 1.0 for name, d in defaults.items()}}
 
 
 def described(kind: Any) -> str:

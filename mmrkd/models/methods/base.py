@@ -9,6 +9,7 @@ from typing import Optional, Union
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmrkd.models.balance import Balance, BalanceRequest
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant
 from mmrkd.structures import StudentView, TeacherView
@@ -42,9 +43,11 @@ class DistillMethod(BaseModule):
         weights, active ── whether it is run        phases, scale ── when and how strongly
         taps, views, teacher ── what it reads       prediction_variants() ── what it can predict as
 
-    Three keys of a method's config are the distiller's, whatever the constructor takes: ``name`` (of its state and in
+    Four keys of a method's config are the distiller's, whatever the constructor takes: ``name`` (of its state and in
     the log, defaults to the class name in lower case), ``teacher`` (the name of the one it listens to, or a list: one
-    copy of the method for each; ``None``: none) and ``type``.
+    copy of the method for each; ``None``: none), ``balance`` (the share of the gradient that its terms get together,
+    see :class:`mmrkd.models.balance.Balance`) and ``type``. An argument that is one of :attr:`weights` may be
+    ``'auto'``; the constructor gets a number in its place.
 
     Attributes:
         weights: Attribute that holds a weight -> patterns (:mod:`fnmatch`) of the loss terms that it multiplies.
@@ -70,6 +73,8 @@ class DistillMethod(BaseModule):
         teacher: Name of its teacher, given by the distiller; ``None`` if it has none.
         pair: The models that it stands between, given by the distiller.
         arguments: Those that its config gave, as text.
+        balance_request: What its config asks of :attr:`balance`; ``None``: nothing.
+        balance: Finds factors for the weights, part of the method's state; ``None`` if they are as they are.
     """
 
     weights: Mapping[str, Union[str, Sequence[str]]] = MappingProxyType({})
@@ -92,12 +97,14 @@ class DistillMethod(BaseModule):
     teacher: Optional[str] = 'default'
     pair: Optional[Pair] = None
     arguments: str = ''
+    balance_request: Optional[BalanceRequest] = None
     phase: Optional[str] = None
     _learning: Optional[frozenset] = None
 
     def __init__(self) -> None:
         super().__init__()
         self.statistics: Optional[nn.Module] = None  # on the instance: a class attribute would hide a submodule
+        self.balance: Optional[Balance] = None
 
     @property
     def active(self) -> bool:
@@ -116,6 +123,12 @@ class DistillMethod(BaseModule):
         """Factor on the student's own losses in this step: that of the phase, or on the way from 1 to task_weight."""
         phase = self._present_phase()
         return 1 + self.factor * (self.task_weight - 1) if phase is None else phase.task_weight
+
+    @property
+    def full_task_weight(self) -> float:
+        """The same where :attr:`factor` is 1, whatever it is now."""
+        phase = self._present_phase()
+        return self.task_weight if phase is None else phase.task_weight
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Returns the trained parameters that this step gives no gradient to: all of them while the method is off.

@@ -6,11 +6,12 @@ from typing import Any, Optional, Union
 
 from torch import nn
 
-from mmrkd.models.methods.arguments import check_arguments
+from mmrkd.models.balance import BalanceRequest
+from mmrkd.models.methods.arguments import check_arguments, declared_weights, without_auto
 from mmrkd.models.methods.base import DistillMethod
 from mmrkd.registry import MODELS
 
-OWN_KEYS = ('name', 'teacher')  # of a method's config that are not the constructor's
+OWN_KEYS = ('name', 'teacher', 'balance')  # of a method's config that are not the constructor's
 DEFAULT = 'default'
 
 
@@ -55,18 +56,32 @@ def _copies(cfg: Union[dict, DistillMethod], teachers: list[str]) -> Iterator[Di
         cfg.teacher = _choose(cfg, cfg.teacher, teachers)
         yield cfg
         return
-    kind = MODELS.get(cfg['type']) if isinstance(cfg.get('type'), str) else cfg.get('type')
-    if kind is not None:  # otherwise the registry has a better message
-        check_arguments(kind, cfg)
     wanted = cfg.get('teacher', DEFAULT)
     several = isinstance(wanted, (list, tuple))
     for teacher in wanted if several else [wanted]:
-        method = MODELS.build({key: value for key, value in cfg.items() if key not in OWN_KEYS})
+        method = build_method(cfg)
         name = _checked(cfg['name']) if _given(cfg, 'name') else automatic_name(type(method))
         method.name = f'{name}_{teacher}' if several else name
         method.teacher = _choose(method, teacher, teachers)
-        method.arguments = str(sorted((key, value) for key, value in cfg.items() if key not in OWN_KEYS))
+        method.arguments = str(sorted((key, value) for key, value in cfg.items() if key not in ('name', 'teacher')))
         yield method
+
+
+def build_method(cfg: Mapping[str, Any]) -> DistillMethod:
+    """Builds the method of a config, without name and teacher.
+
+    Raises:
+        TypeError: An argument is of another kind than the constructor wants, or there is none of that name.
+        ValueError: One is out of range.
+    """
+    kind, request = MODELS.get(cfg['type']) if isinstance(cfg.get('type'), str) else cfg.get('type'), None
+    own = {key: value for key, value in cfg.items() if key not in OWN_KEYS}
+    if kind is not None:  # otherwise the registry has a better message
+        check_arguments(kind, cfg)
+        request, own = BalanceRequest.of(cfg, declared_weights(kind)), without_auto(kind, own)
+    method = MODELS.build(own)
+    method.balance_request = request
+    return method
 
 
 def _given(cfg: Any, key: str) -> bool:

@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from mmrkd.models import Distiller
-from mmrkd.models.methods import ERA, AttentionTransfer, FitNets, ResidualKD, SemiOnlineKD
-from mmrkd.models.methods.arguments import check_arguments
+from mmrkd.models.methods import ERA, PKD, AttentionTransfer, FitNets, ResidualKD, SemiOnlineKD
+from mmrkd.models.methods.arguments import check_arguments, without_auto
 from mmrkd.models.teacher import FrozenTeacher
 from mmrkd.registry import MODELS
 
@@ -65,7 +65,7 @@ class Unresolved:
             layers='last', loss=dict(type='L1'), table={'a': 1}, mode='b', function=print, anything='x', implicit=None
         ),
         dict(bare='x', implicit=True, size=(1, 2), type='Method', _scope_='mmrkd'),
-        dict(name='mine', teacher='other', teachers=['a', 'b']),
+        dict(name='mine', teacher='other', teachers=['a', 'b'], balance=0.1),
     ],
 )
 def test_what_fits(arguments):
@@ -98,7 +98,7 @@ def test_what_fits(arguments):
         (dict(implicit='yes'), "implicit='yes': expected True or False"),
         (dict(nubmer=1.0), "Method: there is no argument 'nubmer'. Did you mean 'number'?"),
         (dict(teachr='x'), "there is no argument 'teachr'. Did you mean 'teacher'?"),
-        (dict(zzz=1), "there is no argument 'zzz'. There are: anything, bare, count"),
+        (dict(zzz=1), "there is no argument 'zzz'. There are: anything, balance, bare"),
     ],
 )
 def test_what_does_not_fit(argument, message):
@@ -110,6 +110,28 @@ def test_what_does_not_fit(argument, message):
 def test_all_that_is_wrong_is_named_at_once():
     with pytest.raises(TypeError, match=r"^Method: number='x': .*; flag=2: .*; there is no argument 'cuont'. Did you"):
         check_arguments(Method, dict(number='x', flag=2, cuont=1))
+
+
+class Weighted(Method):
+    weights = {'number': 'loss_*', 'maybe': 'loss_maybe', 'elsewhere': 'loss_else'}
+
+
+def test_auto_stands_for_the_weights_that_a_method_declares_and_for_nothing_else():
+    check_arguments(Weighted, dict(number='auto', maybe='auto'))
+    for wrong in (dict(count='auto'), dict(numbers='auto'), dict(number='Auto'), dict(number=['auto'])):
+        with pytest.raises(TypeError, match=f'^Weighted: {next(iter(wrong))}='):
+            check_arguments(Weighted, wrong)
+    with pytest.raises(TypeError, match="there is no argument 'elsewhere'"):
+        check_arguments(Weighted, dict(elsewhere='auto'))
+    with pytest.raises(TypeError, match="^Method: number='auto': expected a number"):
+        check_arguments(Method, dict(number='auto'))
+
+
+def test_a_number_takes_the_place_of_auto():
+    cfg = dict(number='auto', maybe='auto', text='auto', count=7)
+    assert without_auto(Weighted, cfg) == dict(number=1.0, maybe=1.0, text='auto', count=7)
+    assert without_auto(PKD, dict(type='PKD', w_pkd='auto')) == dict(type='PKD', w_pkd=10.0)
+    assert cfg['number'] == 'auto'
 
 
 def test_what_is_not_known_passes():
