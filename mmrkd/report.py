@@ -66,7 +66,7 @@ def _diagnoses(runs: dict[str, tuple[str, str]]) -> Iterator[str]:
         if osp.isfile(path):
             with open(path) as file:
                 findings = diagnose(Facts(**json.load(file)))
-            yield f'\nDiagnosis of {name}: {"" if findings else "none of the causes that are looked for was found."}'
+            yield f'\nDiagnosis of {name}:{"" if findings else " none of the causes that are looked for was found."}'
             yield from (f'- {finding}' for finding in findings)
 
 
