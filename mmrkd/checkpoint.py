@@ -17,6 +17,8 @@ METHOD_STATE = 'mmrkd'
 """Top-level entry of a checkpoint that holds the state of the distillation methods."""
 RUN_STATE = 'mmrkd_run'
 """Top-level entry that holds what an exact continuation needs beside weights and optimiser."""
+FACTS = 'mmrkd_facts'
+"""Top-level entry that holds what a diagnosis has gathered, see :class:`mmrkd.diagnosis.Facts`."""
 
 
 class BrokenCheckpointError(ValueError):

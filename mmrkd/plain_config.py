@@ -11,6 +11,8 @@ from mmrkd.registry import SCOPE, is_ours, type_name
 
 OWN_HOOKS = ('mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook')
 """What every distillation run needs; see :func:`mmrkd.engine.prepare.prepare_config`."""
+DIAGNOSIS_HOOK = 'mmrkd.DiagnosisHook'
+"""What it gets unless its config says ``diagnosis = False``."""
 RESUMABLE = {
     'CheckpointHook': 'mmrkd.ResumableCheckpointHook',
     'EpochBasedTrainLoop': 'mmrkd.ResumableEpochLoop',
@@ -27,8 +29,8 @@ STOCK = {
 """Ours -> what mmengine has in its place."""
 OWN_ARGUMENTS = ('on_write_error', 'on_other_teacher', 'variants', 'dtype')
 """Arguments of types of ours, which mmengine's do not take."""
-OF_THE_RUN = ('load_from', 'resume', 'check', 'allow_pickle')
-"""Settings of one run of a distillation: where it started from, and what it accepted."""
+OF_THE_RUN = ('load_from', 'resume', 'check', 'diagnosis', 'allow_pickle')
+"""Settings of one run of a distillation: where it started from, what it accepted, and how it was looked at."""
 
 
 def plain_config(cfg: Config) -> Config:

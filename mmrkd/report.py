@@ -1,6 +1,8 @@
 """The end of a comparison: one table and two pictures from the work dirs of several runs."""
 
+import json
 import os.path as osp
+from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
@@ -9,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmrkd.adapters import build_adapter
 from mmrkd.checkpoint import load_checkpoint_file
+from mmrkd.diagnosis import FACTS_FILE, Facts, diagnose
 from mmrkd.engine.cost import Cost, measure_cost
 from mmrkd.engine.metrics import main_metric
 from mmrkd.engine.prepare import is_distillation
@@ -19,6 +22,9 @@ from mmrkd.visualization import compare_detections, plot_curves, read_curve
 
 def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> str:
     """Writes ``table.md``, ``curves.png`` and, of detectors, ``detections.png``, and returns the table.
+
+    Behind the table stands, for each run that left its facts, why distillation may not have helped
+    (:mod:`mmrkd.diagnosis`).
 
     Args:
         runs: Name -> config file and work dir of a finished run. Of a distillation, the student and, where its
@@ -44,13 +50,24 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
             rows.append(_row(title, curves[title], measure_cost(model, batch), adapter.metric_scale))
             if variant == 'student':
                 students[title] = model
-    table = '\n'.join([*_header(metrics), *rows])
+    table = '\n'.join([*_header(metrics), *rows, *_diagnoses(runs)])
     with open(osp.join(out, 'table.md'), 'w') as file:
         file.write(table + '\n')
     plot_curves(curves, osp.join(out, 'curves.png'), f'{metric} (val)')
     if adapter.task == 'detection':
         compare_detections(students, loader.dataset, range(num_images), osp.join(out, 'detections.png'))
     return table
+
+
+def _diagnoses(runs: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """Judges anew what each run measured, so that an old run profits from what has been learnt since."""
+    for name, (_, work_dir) in runs.items():
+        path = osp.join(work_dir, FACTS_FILE)
+        if osp.isfile(path):
+            with open(path) as file:
+                findings = diagnose(Facts(**json.load(file)))
+            yield f'\nDiagnosis of {name}:{"" if findings else " none of the causes that are looked for was found."}'
+            yield from (f'- {finding}' for finding in findings)
 
 
 def _header(metrics: dict[str, str]) -> tuple[str, str]:

@@ -31,12 +31,14 @@ class Runner(MMEngineRunner):
       (:func:`mmrkd.engine.prepare.complete_config`);
     - checkpoints that are read without running what is inside them, the newest intact one for a resume
       (:mod:`mmrkd.engine.resume`), and that must fit in every key where a run is resumed or a model is tested;
+    - a diagnosis in the end of why it may not have helped (:class:`mmrkd.engine.hooks.DiagnosisHook`);
     - the pre-flight check before the first iteration (:class:`mmrkd.doctor.CheckHook`), and faults that have names;
     - on a machine without a GPU, processes that talk through gloo.
 
-    Two keys of the config govern this:
+    Three keys of the config govern this:
 
     - ``check``: ``dict(ignore=[...])`` names faults to accept, ``False`` leaves the check out.
+    - ``diagnosis``: arguments of :class:`mmrkd.engine.hooks.DiagnosisHook`, ``False`` leaves it out.
     - ``allow_pickle``: ``True`` lets checkpoints run code of their own. Only for files that you trust.
 
     Args:

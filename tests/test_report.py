@@ -9,6 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmrkd.checkpoint import METHOD_STATE
+from mmrkd.diagnosis import Facts
 from mmrkd.report import report
 from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 
@@ -125,6 +126,20 @@ def test_classifiers_are_judged_by_their_accuracy_in_percent(tmp_path, folders):
     header, _, row = ([cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines())
     assert header[1] == 'accuracy/top1, last epoch' and row[:3] == ['alone', '62.5', '62.5']
     assert (tmp_path / 'curves.png').exists() and not (tmp_path / 'detections.png').exists()
+
+
+def test_runs_that_left_their_facts_are_diagnosed(tmp_path, folders):
+    plain = classifier_run(tmp_path / 'plain', folders, 'accuracy/top1')
+    runs = {name: classifier_run(tmp_path / name, folders, 'accuracy/top1') for name in ('good', 'bad')}
+    for name, lead in dict(good=9.0, bad=0.5).items():
+        facts = Facts(student_val=60.0, teacher_val=60.0 + lead)
+        (tmp_path / name / 'facts.json').write_text(facts.to_json())
+    text = report({'plain': plain, **runs}, str(tmp_path))
+    assert text == (tmp_path / 'table.md').read_text()[:-1]
+    table, good, bad = text.split('\n\n')
+    assert table.startswith('| model |') and len(table.splitlines()) == 5
+    assert good == 'Diagnosis of good: none of the causes that are looked for was found.'
+    assert bad.splitlines()[0] == 'Diagnosis of bad:' and '- [teacher-no-better]' in bad and 'lead of 0.5' in bad
 
 
 def test_what_the_best_checkpoint_is_chosen_by_counts(tmp_path, folders):

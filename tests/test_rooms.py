@@ -35,6 +35,7 @@ BELOW = GROUND | MODELS | {'mmrkd.adapters', 'mmrkd.models'}  # what export, eng
 ALLOWED = {
     **{room: GROUND - {room} for room in GROUND},
     'mmrkd.datasets': set(),
+    'mmrkd.diagnosis': set(),
     'mmrkd.adapters': GROUND,
     **{room: GROUND | (PARTS - {room}) for room in PARTS},
     'mmrkd.models.input_converter': GROUND,
@@ -60,9 +61,9 @@ ALLOWED = {
     'mmrkd.models': MODELS,
     'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},
-    'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config'},
+    'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis'},
     'mmrkd.visualization': BELOW,
-    'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization'},
+    'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization', 'mmrkd.diagnosis'},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
     'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
     'mmrkd.commands': BELOW
@@ -161,6 +162,8 @@ def test_tools_are_at_the_top():
         ('mmrkd.engine.launch', 'from mmrkd.runner import Runner'),
         ('mmrkd.doctor.check_hook', 'import mmrkd.runner'),
         ('mmrkd.plain_config', 'from mmrkd.export import export'),
+        ('mmrkd.diagnosis', 'from mmrkd.engine.metrics import main_metric'),
+        ('mmrkd.models.methods.era', 'from mmrkd.diagnosis import Facts'),
     ],
 )
 def test_an_arrow_that_runs_up_is_found(module, source):

@@ -18,7 +18,7 @@ import mmrkd
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.doctor import FaultError
 from mmrkd.engine.prepare import prepare_config
-from mmrkd.plain_config import OWN_HOOKS
+from mmrkd.plain_config import DIAGNOSIS_HOOK, OWN_HOOKS
 from mmrkd.registry import type_name
 from mmrkd.testing import build_model
 
@@ -175,10 +175,10 @@ class TestPreparation:
         before = deepcopy(cfg._cfg_dict)
         runner = mmrkd.Runner.from_cfg(cfg)
         assert cfg._cfg_dict == before, 'the config of the user is not changed'
-        expected = sorted([*OWN_HOOKS, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook'])
+        expected = sorted([*OWN_HOOKS, DIAGNOSIS_HOOK, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook'])
         assert self.hooks_of(runner) == expected
         dumped = Config.fromfile(tmp_path / 'first' / 'cfg.py')
-        assert [hook.type for hook in dumped.custom_hooks] == ['EMAHook', *OWN_HOOKS]
+        assert [hook.type for hook in dumped.custom_hooks] == ['EMAHook', *OWN_HOOKS, DIAGNOSIS_HOOK]
         prepared = prepare_config(deepcopy(cfg))
         for again in (cfg, runner.cfg, dumped, prepared):
             again.work_dir = str(tmp_path / 'again')
@@ -194,7 +194,9 @@ class TestPreparation:
             dict(type='mmrkd.engine.hooks.class_check_hook.ClassCheckHook'),
         ]
         runner = mmrkd.Runner.from_cfg(cfg)
-        assert self.hooks_of(runner) == sorted([*OWN_HOOKS, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook'])
+        assert self.hooks_of(runner) == sorted(
+            [*OWN_HOOKS, DIAGNOSIS_HOOK, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook']
+        )
         runner.train()
         assert len(read(tmp_path)[METHOD_STATE]['state_dict']) > 20
 
@@ -205,7 +207,9 @@ class TestPreparation:
         runner = mmrkd.Runner(
             cfg.model, str(tmp_path), default_scope='mmdet', randomness=dict(seed=3), **{n: cfg[n] for n in names}
         )
-        assert self.hooks_of(runner) == sorted([*OWN_HOOKS, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook'])
+        assert self.hooks_of(runner) == sorted(
+            [*OWN_HOOKS, DIAGNOSIS_HOOK, 'mmrkd.ResumableCheckpointHook', 'mmrkd.CheckHook']
+        )
         runner.train()
         assert type_name(runner.train_loop) == 'mmrkd.ResumableEpochLoop'
         assert len(read(tmp_path)[METHOD_STATE]['state_dict']) > 20

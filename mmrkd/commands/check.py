@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     import warnings
 
     from mmrkd.doctor import Report, examine
-    from mmrkd.doctor.examination import quiet
+    from mmrkd.engine.isolation import quiet
     from mmrkd.engine.launch import apply_arguments, read_config
 
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Compare finished runs: a table, their curves and detections side by side.
+"""Compare finished runs: a table, their curves and detections side by side, and why a distillation may not have helped.
 
 The config of a run is the one that its training wrote into its work dir.
 

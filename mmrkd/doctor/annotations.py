@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mmrkd.doctor.boxes import Boxes, examine_boxes
 from mmrkd.doctor.report import Report
-from mmrkd.doctor.samples import info_of, read_coco, spread
+from mmrkd.engine.samples import info_of, read_coco, spread
 
 MOST_IMAGES, MOST_IMAGES_OPENED = 1000, 16
 

@@ -13,9 +13,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from mmrkd.doctor.examination import examine, examine_run, quiet, untouched_randomness
+from mmrkd.doctor.examination import examine, examine_run
 from mmrkd.doctor.report import FaultError, Report
 from mmrkd.doctor.settings import examine_optimizer, examine_settings
+from mmrkd.engine.isolation import quiet, untouched_randomness
 from mmrkd.engine.launch import build_runner
 from mmrkd.engine.prepare import TRAINING, check_data, is_distillation
 

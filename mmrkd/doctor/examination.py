@@ -1,19 +1,13 @@
 """The pre-flight check: everything that can be known about a distillation before it is trained."""
 
-import contextlib
-import io
-import logging
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Optional
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
-from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch.utils.data import Dataset
@@ -24,7 +18,7 @@ from mmrkd.doctor.boxes import Boxes, anchor_sizes, examine_reach, scale_of
 from mmrkd.doctor.construction import build_distiller
 from mmrkd.doctor.parts import role_of
 from mmrkd.doctor.report import Report
-from mmrkd.doctor.samples import build_datasets, has_content, small_loader, spread
+from mmrkd.doctor.samples import build_datasets, has_content
 from mmrkd.doctor.settings import (
     build_optimizer,
     examine_classes,
@@ -35,7 +29,9 @@ from mmrkd.doctor.settings import (
     uses_teacher,
 )
 from mmrkd.doctor.trial import score_teachers, try_batch
+from mmrkd.engine.isolation import quiet, untouched_randomness
 from mmrkd.engine.prepare import is_distillation
+from mmrkd.engine.samples import small_loader, spread
 from mmrkd.models import Distiller
 from mmrkd.models.methods import DEFAULT
 from mmrkd.structures import LevelMatch
@@ -180,26 +176,3 @@ def _describe_levels(match: LevelMatch, of: str) -> list[tuple[str, ...]]:
         if index not in [t for _, t in match.pairs]:
             rows.append(('-', '', f'level {index}{of}', str(level), 'not matched'))
     return rows
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences what libraries print and log below an error."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Leaves the random state of Python, numpy and torch as it was."""
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
-    random.setstate(python)
-    np.random.set_state(arrays)

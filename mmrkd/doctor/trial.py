@@ -1,21 +1,20 @@
 """One training step and one small evaluation, on a copy of the distiller."""
 
 import math
-import tempfile
 import time
-from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmrkd.doctor.report import Report
-from mmrkd.doctor.samples import restricted_evaluator, small_loader, spread
 from mmrkd.doctor.shares import propose_weights
+from mmrkd.engine.evaluation import evaluate_on
+from mmrkd.engine.gradients import by_method, gradient_norms, scalar
 from mmrkd.engine.metrics import found_metric
+from mmrkd.engine.samples import spread
 from mmrkd.models import Distiller
 from mmrkd.models.loss_guard import LossGuard
 from mmrkd.models.variants import TeacherVariant
@@ -39,9 +38,9 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         data = distiller.data_preprocessor(batch, True)
         kept: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda t: _count(t, kept), lambda t: t):
-            terms = {k: _scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k}
+            terms = {k: scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k}
         parameters = [p for p in distiller.student.parameters() if p.requires_grad]
-        norms = _gradient_norms(terms, parameters, list(distiller.methods), thorough)
+        norms = gradient_norms(terms if thorough else by_method(terms, distiller.methods), parameters)
         _judge_terms(terms, norms, distiller, report)
         if thorough:
             propose_weights(distiller, data, report)
@@ -55,24 +54,6 @@ def _enter_first_phase(distiller: Distiller, report: Report) -> None:
             method.enter_phase(method.phase_of(0))
             method.hold_frozen()
             report.say(f'{name} trains in phases: this is the first, {method.phase!r}')
-
-
-def _gradient_norms(
-    terms: dict[str, Tensor], parameters: list[Tensor], methods: Sequence[str], thorough: bool
-) -> dict[str, float]:
-    """Norm of the gradient on the student for each term, or only for the sum of the terms of each method."""
-    groups = {name: [value] for name, value in terms.items()}
-    if not thorough:
-        groups = {m: [v for k, v in terms.items() if k.startswith(f'{m}.')] for m in methods}
-    norms = {}
-    for name, values in groups.items():
-        total = sum(values, torch.zeros(()).to(parameters[0]) if parameters else torch.zeros(()))
-        if not total.requires_grad or not parameters:
-            norms[name] = 0.0
-            continue
-        grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = math.sqrt(sum(float(g.float().square().sum()) for g in grads if g is not None))
-    return norms
 
 
 def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: Distiller, report: Report) -> None:
@@ -98,7 +79,7 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
         if method.balance is not None:
             method.balance.eval()  # it measures in the first steps alone
     start = time.perf_counter()
-    sum(_scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k).backward()
+    sum(scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k).backward()
     if data['inputs'].is_cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
@@ -139,16 +120,9 @@ def _score_teacher(
     report: Report,
 ) -> None:
     adapter = variant.pair.teacher.adapter
-    with report.expecting('evaluation-failed'), tempfile.TemporaryDirectory() as folder:
+    with report.expecting('evaluation-failed'):
         indices = spread(len(dataset), images or (64 if distiller.adapter.task == 'classification' else 16))
-        metrics, restricted = restricted_evaluator(cfg.val_evaluator, dataset, indices, folder)
-        evaluator = Evaluator(metrics)
-        evaluator.dataset_meta = dataset.metainfo
-        distiller.eval()
-        distiller.set_variant(variant.name)
-        for batch in small_loader(dataset, indices, cfg.val_dataloader):
-            evaluator.process(data_samples=distiller.val_step(batch), data_batch=batch)
-        scores = evaluator.evaluate(len(indices))
+        scores, restricted = evaluate_on(distiller, variant.name, dataset, indices, cfg)
         if not scores:  # what mmdet's COCO metric gives for no detections at all
             return report.fault('teacher-untrained', f'the {variant.name} finds nothing on {len(indices)} images')
         name = found_metric(cfg, adapter, scores)
@@ -171,11 +145,6 @@ def lowest_metric(name: str, classes: Optional[int], images: int) -> Optional[fl
     if name.endswith('top1') and classes:
         return 100 * (1 / classes + 2 * math.sqrt((1 - 1 / classes) / classes / images))
     return LOWEST_AP if name.endswith(('mAP', 'AP')) else None
-
-
-def _scalar(value: Any) -> Tensor:
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return torch.stack([part.float().mean() for part in parts]).sum()
 
 
 def _count(tensor: Tensor, kept: dict[int, int]) -> Tensor:

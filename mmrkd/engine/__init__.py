@@ -3,6 +3,7 @@
 from mmrkd.engine.hooks import (
     ClassCheckHook,
     CompileHook,
+    DiagnosisHook,
     DistillScheduleHook,
     ExpandHook,
     MergeCheckpointHook,
@@ -19,6 +20,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'ClassCheckHook',
     'CompileHook',
+    'DiagnosisHook',
     'DistillScheduleHook',
     'ExpandHook',
     'MergeCheckpointHook',

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmrkd.models import Distiller
-from mmrkd.plain_config import OWN_HOOKS, RESUMABLE
+from mmrkd.plain_config import DIAGNOSIS_HOOK, OWN_HOOKS, RESUMABLE
 from mmrkd.registry import type_name, type_names
 
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # mmpretrain fetches what is not there
@@ -54,7 +54,26 @@ def complete_config(cfg: Union[Config, ConfigDict]) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
     present = {name for hook in hooks for name in type_names(hook)}
     cfg['custom_hooks'] = [*hooks, *(dict(type=name) for name in OWN_HOOKS if name not in present)]
+    _settle_diagnosis(cfg)
     make_resumable(cfg)
+
+
+def _settle_diagnosis(cfg: Union[Config, ConfigDict]) -> None:
+    """Adds or removes the hook of the diagnosis, as ``diagnosis`` in the config says.
+
+    Raises:
+        ValueError: It says something else than True (or nothing), False, or arguments of the hook.
+    """
+    wanted = cfg.get('diagnosis', True)
+    wanted = True if wanted is None else wanted
+    if not isinstance(wanted, bool) and not (isinstance(wanted, dict) and set(wanted) <= {'samples', 'images'}):
+        raise ValueError(f'diagnosis: expected dict(samples=8, images=64), True or False, found {wanted!r}')
+    others = [hook for hook in cfg['custom_hooks'] if DIAGNOSIS_HOOK not in type_names(hook)]
+    if wanted is False:
+        cfg['custom_hooks'] = others
+    elif len(others) == len(cfg['custom_hooks']):
+        options = wanted if isinstance(wanted, dict) else {}
+        cfg['custom_hooks'] = [*others, dict(options, type=DIAGNOSIS_HOOK)]
 
 
 def make_resumable(cfg: Union[Config, ConfigDict]) -> None:

@@ -6,13 +6,16 @@ from copy import deepcopy
 from unittest import mock
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
 
+import mmrkd
 from mmrkd.testing import (
     NUM_CLASSES,
+    build_model,
     classification_batch,
     detection_batch,
     save_random_teacher,
@@ -44,6 +47,37 @@ class TinyData:
 
     def __getitem__(self, index):
         return dict(inputs=self.images[index], data_samples=deepcopy(self.samples[index]))
+
+
+@DATASETS.register_module()
+class Quarters:
+    """Noise in which one quarter is brighter; which one is the class.
+
+    Args:
+        num_images: Number of images.
+        contrast: How much brighter; less is harder to learn.
+        seed: Of the noise.
+        shift: By how much every label is wrong.
+    """
+
+    metainfo = dict(classes=CLASSES)
+
+    def __init__(self, num_images=64, contrast=60, seed=0, shift=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randint(0, 120, (num_images, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        quarters = torch.arange(num_images) % NUM_CLASSES
+        for image, quarter in zip(self.images, quarters.tolist()):
+            y, x = 8 * (quarter // 2), 8 * (quarter % 2)
+            image[:, y : y + 8, x : x + 8] += contrast
+        self.labels = ((quarters + shift) % NUM_CLASSES).tolist()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        from mmpretrain.structures import DataSample
+
+        return dict(inputs=self.images[index], data_samples=DataSample().set_gt_label(self.labels[index]))
 
 
 @METRICS.register_module()
@@ -131,3 +165,52 @@ def train():
         return runner
 
     return train
+
+
+@pytest.fixture(scope='session')
+def quarters_teacher(tmp_path_factory):
+    """Returns a function that trains a classifier for some steps on quarters, the same one only once."""
+    folder, known = tmp_path_factory.mktemp('quarters'), {}
+
+    def train(steps):
+        model, dataset = build_model(tiny_classifier(6), seed=1).train(), Quarters(256, seed=9)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
+        for step in range(steps):
+            items = [dataset[(16 * step + index) % len(dataset)] for index in range(16)]
+            batch = {key: [item[key] for item in items] for key in items[0]}
+            loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.save(dict(state_dict=model.state_dict(), meta={}), folder / f'{steps}.pth')
+        return dict(cfg=tiny_classifier(6), ckpt=str(folder / f'{steps}.pth'))
+
+    def quarters_teacher(steps=60):
+        if steps not in known:
+            known[steps] = train(steps)
+        return deepcopy(known[steps])
+
+    return quarters_teacher
+
+
+@pytest.fixture
+def classify(run_cfg, tmp_path):
+    """Returns a function that trains a small classifier on quarters, with a cosine, and returns the runner."""
+
+    def classify(teacher, *methods, train=None, epochs=5, lr=0.005, schedule=True, **changes):
+        cfg = run_cfg(tmp_path / 'run', methods=methods)
+        cfg.model.student, cfg.model.teacher = tiny_classifier(4), teacher
+        cfg.train_dataloader.batch_size, cfg.val_dataloader.batch_size = 16, 32
+        cfg.train_dataloader.dataset = dict(type='Quarters', **(train or {}))
+        cfg.val_dataloader.dataset = dict(type='Quarters', seed=2)
+        cfg.val_evaluator = dict(type='Accuracy', topk=(1,))
+        cosine = dict(type='CosineAnnealingLR', T_max=epochs, eta_min=0, by_epoch=True, convert_to_iter_based=True)
+        cfg.param_scheduler = [cosine] if schedule else []
+        cfg.optim_wrapper = dict(optimizer=dict(type='Adam', lr=lr))
+        cfg.train_cfg.max_epochs, cfg.check = epochs, False
+        cfg.merge_from_dict(changes)
+        runner = mmrkd.Runner.from_cfg(cfg)
+        runner.train()
+        return runner
+
+    return classify

@@ -3,6 +3,7 @@
 from mmrkd.models.losses.channel_wise import channel_divergence
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
+from mmrkd.models.losses.explained_variance import explained_variance
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
     attention_distance,
@@ -44,6 +45,7 @@ __all__ = [
     'channel_divergence',
     'cosine_distance',
     'decoupled_kl',
+    'explained_variance',
     'feature_mse',
     'focal_masks',
     'focal_terms',

@@ -42,6 +42,7 @@ class DistillMethod(BaseModule):
 
         weights, active ── whether it is run        phases, scale ── when and how strongly
         taps, views, teacher ── what it reads       prediction_variants() ── what it can predict as
+                                                    measurements() ── what it has reached
 
     Four keys of a method's config are the distiller's, whatever the constructor takes: ``name`` (of its state and in
     the log, defaults to the class name in lower case), ``teacher`` (the name of the one it listens to, or a list: one
@@ -150,6 +151,14 @@ class DistillMethod(BaseModule):
 
         ``teacher`` is ``None`` for a method that does not need it (:attr:`needs_teacher`).
         """
+
+    def measurements(self, student: StudentView, teacher: Optional[TeacherView], samples: Sequence) -> dict[str, float]:
+        """Returns what the method knows of its own success, for :class:`mmrkd.diagnosis.Facts`; nothing by default.
+
+        ``residual_explained``: the share of the variance of what separates teacher and student that its modules
+        explain. Called in a few steps of a training, without gradients and on a copy of the distiller.
+        """
+        return {}
 
     def prediction_variants(self) -> list[Variant]:
         """Returns what the distiller can predict as because of this method. Called after :meth:`setup`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.models.heads import OutputMimicry, TeacherHead, logit_divergence
-from mmrkd.models.losses import feature_mse
+from mmrkd.models.losses import explained_variance, feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
 from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
@@ -188,10 +188,9 @@ class ERA(DistillMethod):
             losses.update(self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs))
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
-        targets = teacher.feats
         if self.neck.standardizer is not None:
-            self.neck.standardizer.update(targets)
-            targets = self.neck.standardizer.normalize(targets)
+            self.neck.standardizer.update(teacher.feats)
+        targets = self._targets(teacher)
         initial, increments = self.neck.steps(student.feats, self.detach_student, self.active_branches)
         if self.w_feat:
             losses['loss_feat'] = self.w_feat * feature_mse(initial, targets)
@@ -208,6 +207,18 @@ class ERA(DistillMethod):
         variants = [IntegratedVariant(self.pair, self.neck, self.neck_cfg, self.teacher_head)]
         variants.append(BlendVariant(self.pair, self.neck, self.teacher_head, self.alpha))
         return [variant for variant in variants if variant.name not in self.refused]
+
+    def measurements(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, float]:
+        """Returns how much of r_1 the branches explain together, where they are trained to."""
+        if not self.w_res:
+            return {}
+        initial, increments = self.neck.steps(student.feats, num_branches=self.active_branches)
+        residuals = [t.float() - h.float() for t, h in zip(self._targets(teacher), initial)]
+        return {'residual_explained': explained_variance([sum(parts) for parts in zip(*increments)], residuals)}
+
+    def _targets(self, teacher: TeacherView) -> Features:
+        standardizer = self.neck.standardizer
+        return teacher.feats if standardizer is None else standardizer.normalize(teacher.feats)
 
     def _residual_losses(self, initial: Features, increments: list[Features], targets: Features) -> dict[str, Tensor]:
         losses = {}
