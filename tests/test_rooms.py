@@ -61,7 +61,7 @@ ALLOWED = {
     'mmrkd.models': MODELS,
     'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},
-    'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis'},
+    'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis', 'mmrkd.visualization'},
     'mmrkd.visualization': BELOW,
     'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization', 'mmrkd.diagnosis'},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},

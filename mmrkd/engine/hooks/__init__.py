@@ -6,6 +6,7 @@ from mmrkd.engine.hooks.compile_hook import CompileHook
 from mmrkd.engine.hooks.diagnosis_hook import DiagnosisHook
 from mmrkd.engine.hooks.distill_schedule_hook import DistillScheduleHook
 from mmrkd.engine.hooks.expand_hook import ExpandHook
+from mmrkd.engine.hooks.feature_maps_hook import FeatureMapsHook
 from mmrkd.engine.hooks.phase_hook import PhaseHook
 from mmrkd.engine.hooks.resumable_checkpoint_hook import ResumableCheckpointHook
 from mmrkd.engine.hooks.teacher_sequence_hook import TeacherSequenceHook
@@ -16,6 +17,7 @@ __all__ = [
     'DiagnosisHook',
     'DistillScheduleHook',
     'ExpandHook',
+    'FeatureMapsHook',
     'MergeCheckpointHook',
     'PhaseHook',
     'ResumableCheckpointHook',

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmrkd.models.balance import Balance, BalanceRequest
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant
-from mmrkd.structures import StudentView, TeacherView
+from mmrkd.structures import Features, StudentView, TeacherView
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DistillMethod(BaseModule):
 
         weights, active ── whether it is run        phases, scale ── when and how strongly
         taps, views, teacher ── what it reads       prediction_variants() ── what it can predict as
-                                                    measurements() ── what it has reached
+                                                    measurements(), pictures() ── what it has reached
 
     Four keys of a method's config are the distiller's, whatever the constructor takes: ``name`` (of its state and in
     the log, defaults to the class name in lower case), ``teacher`` (the name of the one it listens to, or a list: one
@@ -157,6 +157,13 @@ class DistillMethod(BaseModule):
 
         ``residual_explained``: the share of the variance of what separates teacher and student that its modules
         explain. Called in a few steps of a training, without gradients and on a copy of the distiller.
+        """
+        return {}
+
+    def pictures(self, student: StudentView, teacher: Optional[TeacherView]) -> dict[str, Features]:
+        """Returns maps worth looking at, title -> levels ``(N, C, H, W)``; nothing by default.
+
+        Called after validations, without gradients and on a copy of the distiller; the views have no taps.
         """
         return {}
 

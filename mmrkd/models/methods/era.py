@@ -216,6 +216,17 @@ class ERA(DistillMethod):
         residuals = [t.float() - h.float() for t, h in zip(self._targets(teacher), initial)]
         return {'residual_explained': explained_variance([sum(parts) for parts in zip(*increments)], residuals)}
 
+    def pictures(self, student: StudentView, teacher: TeacherView) -> dict[str, Features]:
+        """Returns f_t, h_0, r_1, each D_i and what they leave of r_1, in the unit in which they are compared."""
+        initial, increments = self.neck.steps(student.feats, num_branches=self.active_branches)
+        targets = self._targets(teacher)
+        left = [t.float() - h.float() for t, h in zip(targets, initial)]
+        shown = {'teacher': targets, 'student': initial, 'residual': tuple(left)}
+        for index, increment in enumerate(increments, start=1):
+            shown[f'D_{index}'] = increment
+            left = [r - d.float() for r, d in zip(left, increment)]
+        return {**shown, 'left over': tuple(left)}
+
     def _targets(self, teacher: TeacherView) -> Features:
         standardizer = self.neck.standardizer
         return teacher.feats if standardizer is None else standardizer.normalize(teacher.feats)
