@@ -163,7 +163,7 @@ def describe(facts: Facts) -> str:
     """Returns findings, what they rest on, and what is missing, as Markdown."""
     findings = diagnose(facts)
     lines = [f'- {finding}' for finding in findings] or ['Of the causes that are looked for, none was found.']
-    known = [f'- {line}' for line in _measured(facts)]
+    known = [f'- {line}' for line in measured(facts)]
     missing = [f'- {what}: {why}' for what, why in facts.unmeasured.items()]
     for title, part in (('Measured:', known), ('Not measured:', missing)):
         lines += ['', title, '', *part] if part else []
@@ -291,7 +291,8 @@ def _images(count: Optional[int], kind: str) -> str:
     return f'{kind} images' if count is None else f'{count} {kind} images'
 
 
-def _measured(facts: Facts) -> Iterator[str]:
+def measured(facts: Facts) -> Iterator[str]:
+    """Yields a line for each thing that is known, ``what: how much``."""
     for kind, student, teacher, count in (
         ('validation', facts.student_val, facts.teacher_val, facts.val_images),
         ('training', facts.student_train, facts.teacher_train, facts.train_images),

@@ -1,8 +1,10 @@
-"""The end of a comparison: one table and two pictures from the work dirs of several runs."""
+"""The end of a comparison: a table, pictures and a page from the work dirs of several runs."""
 
+import difflib
+import glob
 import json
 import os.path as osp
-from collections.abc import Iterator
+from typing import Optional
 
 import torch
 from mmengine.config import Config
@@ -11,20 +13,24 @@ from mmengine.runner import Runner
 
 from mmrkd.adapters import build_adapter
 from mmrkd.checkpoint import load_checkpoint_file
-from mmrkd.diagnosis import FACTS_FILE, Facts, diagnose
+from mmrkd.diagnosis import FACTS_FILE, Facts, diagnose, measured
 from mmrkd.engine.cost import Cost, measure_cost
 from mmrkd.engine.metrics import main_metric
 from mmrkd.engine.prepare import is_distillation
 from mmrkd.export import load_distiller
+from mmrkd.plain_config import plain_config
 from mmrkd.registry import MODELS
-from mmrkd.visualization import compare_detections, plot_curves, read_curve
+from mmrkd.report_page import RunSection, newest_pictures, write_page
+from mmrkd.version import __version__
+from mmrkd.visualization import compare_detections, plot_curves, read_curve, read_losses
 
 
 def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> str:
-    """Writes ``table.md``, ``curves.png`` and, of detectors, ``detections.png``, and returns the table.
+    """Writes ``report.html``, ``table.md``, ``curves.png`` and, of detectors, ``detections.png``; returns the table.
 
     Behind the table stands, for each run that left its facts, why distillation may not have helped
-    (:mod:`mmrkd.diagnosis`).
+    (:mod:`mmrkd.diagnosis`). The page has all of it, and beside it the losses, the pictures that the run drew, what its
+    config adds to the plain one, and the environment.
 
     Args:
         runs: Name -> config file and work dir of a finished run. Of a distillation, the student and, where its
@@ -36,7 +42,7 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
     Raises:
         ValueError: The runs are judged by different metrics.
     """
-    rows, curves, students, metrics = [], {}, {}, {}
+    rows, curves, students, metrics, sections = [], {}, {}, {}, []
     for name, (config, work_dir) in runs.items():
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -50,34 +56,77 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
             rows.append(_row(title, curves[title], measure_cost(model, batch), adapter.metric_scale))
             if variant == 'student':
                 students[title] = model
-    table = '\n'.join([*_header(metrics), *rows, *_diagnoses(runs)])
+        sections.append(_section(name, cfg, work_dir, out))
+    header = _header(metrics)
+    table = '\n'.join([markdown(header, rows), *_diagnoses(sections)])
     with open(osp.join(out, 'table.md'), 'w') as file:
         file.write(table + '\n')
-    plot_curves(curves, osp.join(out, 'curves.png'), f'{metric} (val)')
+    pictures = {'validation': osp.join(out, 'curves.png')}
+    plot_curves(curves, pictures['validation'], f'{metric} (val)')
     if adapter.task == 'detection':
-        compare_detections(students, loader.dataset, range(num_images), osp.join(out, 'detections.png'))
+        pictures['what each student sees'] = osp.join(out, 'detections.png')
+        compare_detections(students, loader.dataset, range(num_images), pictures['what each student sees'])
+    facts = {'mmrkd': __version__, 'torch': torch.__version__}
+    write_page(osp.join(out, 'report.html'), ', '.join(runs), header, rows, pictures, sections, facts)
     return table
 
 
-def _diagnoses(runs: dict[str, tuple[str, str]]) -> Iterator[str]:
-    """Judges anew what each run measured, so that an old run profits from what has been learnt since."""
-    for name, (_, work_dir) in runs.items():
-        path = osp.join(work_dir, FACTS_FILE)
-        if osp.isfile(path):
-            with open(path) as file:
-                findings = diagnose(Facts(**json.load(file)))
-            yield f'\nDiagnosis of {name}:{"" if findings else " none of the causes that are looked for was found."}'
-            yield from (f'- {finding}' for finding in findings)
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Returns a table."""
+    first, *others = (f'| {" | ".join(cells)} |' for cells in [header, *rows])
+    return '\n'.join([first, '|' + '---|' * len(header), *others])
 
 
-def _header(metrics: dict[str, str]) -> tuple[str, str]:
+def _section(name: str, cfg: Config, work_dir: str, out: str) -> RunSection:
+    section = RunSection(name, pictures=newest_pictures(work_dir))
+    losses = read_losses(work_dir)
+    if losses:
+        path = osp.join(out, f'losses_{len(glob.glob(osp.join(out, "losses_*.png")))}.png')
+        plot_curves(losses, path, 'loss, weighted', 'iteration')
+        section.pictures = {'losses': path, **section.pictures}
+    facts = _facts(work_dir)
+    if facts is not None:
+        section.findings, section.measured = diagnose(facts), dict(line.split(': ', 1) for line in measured(facts))
+    if is_distillation(cfg):
+        section.difference = difference(plain_config(cfg), cfg)
+    return section
+
+
+def _facts(work_dir: str) -> Optional[Facts]:
+    """What a run measured is judged anew, so that an old one profits from what has been learnt since."""
+    path = osp.join(work_dir, FACTS_FILE)
+    if not osp.isfile(path):
+        return None
+    with open(path) as file:
+        return Facts(**json.load(file))
+
+
+def difference(plain: Config, distillation: Config) -> str:
+    """Returns what a distillation adds to and takes from the student's plain config, line by line."""
+    plain, other = plain.to_dict(), distillation.to_dict()
+    plain.pop('model', None)
+    other['model'].pop('student')
+    texts = [json.dumps(cfg, indent=1, sort_keys=True, default=str).splitlines() for cfg in (plain, other)]
+    lines = difflib.unified_diff(*texts, lineterm='', n=0)
+    return '\n'.join(line for line in lines if line[:1] in '+-' and line[:3] not in ('+++', '---'))
+
+
+def _diagnoses(sections: list[RunSection]) -> list[str]:
+    lines = []
+    for section in sections:
+        if section.findings is not None:
+            none = '' if section.findings else ' none of the causes that are looked for was found.'
+            lines += [f'\nDiagnosis of {section.name}:{none}', *(f'- {finding}' for finding in section.findings)]
+    return lines
+
+
+def _header(metrics: dict[str, str]) -> list[str]:
     if len(set(metrics.values())) > 1:
         raise ValueError(
             f'runs that are compared are judged by one metric, found {metrics}: set save_best of their configs alike'
         )
     name = next(iter(metrics.values()), '')
-    header = f'| model | {name}, last epoch | {name}, best epoch | params (M) | FLOPs (G) | ms/image |'
-    return header, '|---|---|---|---|---|---|'
+    return ['model', f'{name}, last epoch', f'{name}, best epoch', 'params (M)', 'FLOPs (G)', 'ms/image']
 
 
 def _trained(cfg: Config, work_dir: str) -> dict[str, torch.nn.Module]:
@@ -93,9 +142,7 @@ def _trained(cfg: Config, work_dir: str) -> dict[str, torch.nn.Module]:
     return {'student': model.eval()}
 
 
-def _row(title: str, curve: list, cost: Cost, scale: float) -> str:
-    best = max(value for _, value in curve)
-    return (
-        f'| {title} | {curve[-1][1] * scale:.1f} | {best * scale:.1f} | {cost.params / 1e6:.3f} '
-        f'| {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'
-    )
+def _row(title: str, curve: list, cost: Cost, scale: float) -> list[str]:
+    scores = [curve[-1][1] * scale, max(value for _, value in curve) * scale]
+    costs = [f'{cost.params / 1e6:.3f}', f'{cost.flops / 1e9:.3f}', f'{cost.latency * 1e3:.1f}']
+    return [title, *(f'{score:.1f}' for score in scores), *costs]

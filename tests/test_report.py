@@ -11,7 +11,9 @@ from PIL import Image
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.diagnosis import Facts
 from mmrkd.report import report
+from mmrkd.report_page import RunSection, newest_pictures, write_page
 from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_retinanet
+from mmrkd.visualization import read_losses
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -89,6 +91,11 @@ def test_report_has_a_row_for_each_model_and_draws_both_pictures(tmp_path, datas
     assert rows[0][3:5] == rows[1][3:5], 'the student costs what it costs alone'
     assert float(rows[2][3]) > float(rows[1][3]) and float(rows[2][4]) > float(rows[1][4])
     assert (tmp_path / 'table.md').read_text() == table + '\n'
+    page = (tmp_path / 'report.html').read_text()
+    assert page.count('<img src="data:image/png;base64,') == 2 and 'src="http' not in page and '<script' not in page
+    assert '<h2>era</h2>' in page and '<td>era, integrated</td><td>50.0</td>' in page
+    assert page.index('class="best"') < page.index('<td>era, integrated</td>') and page.count('class="best"') == 1
+    assert '&#34;type&#34;: &#34;mmrkd.ERA&#34;' in page.split('What its config adds')[1]
     for picture in ('curves.png', 'detections.png'):
         assert len(np.unique(np.asarray(Image.open(tmp_path / picture)))) > 10
 
@@ -148,3 +155,29 @@ def test_what_the_best_checkpoint_is_chosen_by_counts(tmp_path, folders):
     other = classifier_run(tmp_path / 'other', folders, 'accuracy/top1')
     with pytest.raises(ValueError, match='judged by one metric.*accuracy/top5.*accuracy/top1'):
         report({'alone': run, 'other': other}, str(tmp_path))
+
+
+def test_names_of_runs_cannot_break_the_page(tmp_path):
+    section = RunSection('<script>alert(1)</script>', difference='+ "a": "<b>"')
+    write_page(str(tmp_path / 'page.html'), '<i>', ['model', 'AP'], [['<u>', '1.0']], {}, [section], {'<k>': '<v>'})
+    page = (tmp_path / 'page.html').read_text()
+    assert not any(tag in page for tag in ('<script', '<i>', '<u>', '<k>', '<v>', '"<b>"'))
+
+
+def test_the_newest_picture_of_each_thing(tmp_path):
+    for run, name in (('1', 'era_0_2'), ('1', 'era_0_4'), ('2', 'era_0_10'), ('1', 'era_7_4'), ('1', 'other')):
+        folder = tmp_path / run / 'vis_data' / 'vis_image'
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f'{name}.png').touch()
+    found = newest_pictures(str(tmp_path))
+    assert list(found) == ['era_0, after 10', 'era_7, after 4'] and found['era_0, after 10'].endswith('era_0_10.png')
+    assert newest_pictures(str(tmp_path), count=1).keys() == {'era_0, after 10'}
+
+
+def test_losses_are_read_from_the_log(tmp_path):
+    folder = tmp_path / 'a' / 'vis_data'
+    folder.mkdir(parents=True)
+    lines = [dict(iter=1, loss=2.0, lr=0.1, loss_cls=1.5), dict(iter=2, loss=1.0), {'step': 1, 'coco/bbox_mAP': 0.1}]
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    assert read_losses(str(tmp_path)) == {'loss': [(1, 2.0), (2, 1.0)], 'loss_cls': [(1, 1.5)]}
+    assert read_losses(str(tmp_path / 'none')) == {}

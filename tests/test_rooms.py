@@ -63,7 +63,9 @@ ALLOWED = {
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},
     'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis', 'mmrkd.visualization'},
     'mmrkd.visualization': BELOW,
-    'mmrkd.report': BELOW | {'mmrkd.export', 'mmrkd.engine', 'mmrkd.visualization', 'mmrkd.diagnosis'},
+    'mmrkd.report_page': {'mmrkd.diagnosis'},
+    'mmrkd.report': BELOW
+    | {f'mmrkd.{room}' for room in ('export', 'engine', 'visualization', 'diagnosis', 'plain_config', 'report_page')},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
     'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
     'mmrkd.commands': BELOW

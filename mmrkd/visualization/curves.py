@@ -31,13 +31,26 @@ def read_curve(work_dir: str, metric: str = 'coco/bbox_mAP') -> Curve:
     return sorted(values.items())
 
 
-def plot_curves(curves: dict[str, Curve], path: str, ylabel: str = 'metric (val)') -> None:
+def read_losses(work_dir: str) -> dict[str, Curve]:
+    """Reads every loss in the log of a run: name -> ``(iteration, value)``; empty without a log."""
+    curves: dict[str, dict[int, float]] = {}
+    for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
+        with open(path) as lines:
+            for record in map(json.loads, lines):
+                for name, value in record.items():
+                    if 'loss' in name and 'iter' in record:
+                        curves.setdefault(name, {})[int(record['iter'])] = float(value)
+    return {name: sorted(values.items()) for name, values in curves.items()}
+
+
+def plot_curves(curves: dict[str, Curve], path: str, ylabel: str = 'metric (val)', xlabel: str = 'epoch') -> None:
     """Draws one line for each run into a PNG.
 
     Args:
         curves: Name of the run -> curve.
         path: File to write.
         ylabel: What the values are.
+        xlabel: What they are of.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -47,7 +60,7 @@ def plot_curves(curves: dict[str, Curve], path: str, ylabel: str = 'metric (val)
     axes = figure.add_subplot()
     for name, curve in curves.items():
         axes.plot(*zip(*curve), marker='o', markersize=3, label=f'{name}: {curve[-1][1]:.3f}')
-    axes.set(xlabel='epoch', ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
