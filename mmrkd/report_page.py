@@ -21,7 +21,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 h1, h2, h3 { line-height: 1.2; } h2 { border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { white-space: normal; } th:first-child, td:first-child { text-align: left; } tr.best td { color: var(--strong); font-weight: 600; }
+th { white-space: normal; }
+th:first-child, td:first-child { text-align: left; } tr.best td { color: var(--strong); font-weight: 600; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption { font-size: .9rem; opacity: .8; } summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--soft); padding: .7rem; font-size: .85rem; border-radius: 4px; }

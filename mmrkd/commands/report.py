@@ -1,4 +1,4 @@
-"""Compare finished runs: a table, their curves and detections side by side, and why a distillation may not have helped.
+"""Compare finished runs on one page: table, curves, detections side by side, losses, diagnosis.
 
 The config of a run is the one that its training wrote into its work dir.
 
@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument('runs', nargs='+', metavar='WORK_DIR', help='work dirs of finished runs, or NAME=WORK_DIR')
     parser.add_argument(
-        '--out', default='report', metavar='DIR', help='folder for table.md and pictures (default: %(default)s)'
+        '--out',
+        default='report',
+        metavar='DIR',
+        help='folder for report.html, table.md and pictures (default: %(default)s)',
     )
     parser.add_argument('--images', type=int, default=4, help='images in the picture of detections (default: 4)')
 
