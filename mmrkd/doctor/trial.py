@@ -32,7 +32,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         thorough: Whether each term is differentiated by itself, and time and memory are measured.
     """
     distiller.train()
-    with report.expecting('step-failed'):
+    with report.expecting('step-failed', MissingViews='views-missing', MixedViews='views-mixed'):
         _enter_first_phase(distiller, report)
         distiller.guard = LossGuard('ignore')  # a term that is not finite has a fault of its own
         data = distiller.data_preprocessor(batch, True)
@@ -91,6 +91,12 @@ def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: D
             report.fault('no-gradient', f'{name}: the gradient of all its terms on the student is 0')
 
 
+def _views_of(distiller: Distiller) -> str:
+    """What several views of an image do to the time of a step."""
+    several = [f'{name} sees {m.num_views} views' for name, m in distiller.methods.items() if m.num_views > 1]
+    return f'; {", ".join(several)} of each image, so that a step has as many passes' * bool(several)
+
+
 def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Report) -> None:
     start = time.perf_counter()
     sum(_scalar(v) for k, v in distiller(**data, mode='loss').items() if 'loss' in k).backward()
@@ -104,7 +110,7 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
     report.say(
         f'one step with {len(data["inputs"])} images {tuple(data["inputs"].shape[-2:])}: {seconds:.2f} s; memory about '
         f'{sum(sizes) + sizes[1] * 2:.0f} MB (weights {sizes[0]:.0f}, gradients {sizes[1]:.0f}, optimiser up to '
-        f'{sizes[1] * 2:.0f}, kept for the backward pass {sizes[2]:.0f})'
+        f'{sizes[1] * 2:.0f}, kept for the backward pass {sizes[2]:.0f}){_views_of(distiller)}'
     )
 
 

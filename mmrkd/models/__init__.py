@@ -30,6 +30,7 @@ from mmrkd.models.methods import (
     MethodDict,
     Pair,
     Phase,
+    Progress,
     ResidualKD,
     SemiOnlineKD,
 )
@@ -76,6 +77,7 @@ __all__ = [
     'Pair',
     'Peer',
     'Phase',
+    'Progress',
     'Projection',
     'ResidualAssistantNeck',
     'ResidualKD',

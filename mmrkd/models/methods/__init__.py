@@ -1,7 +1,7 @@
 """Distillation methods: one file each."""
 
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
-from mmrkd.models.methods.base import DistillMethod, Pair, Phase
+from mmrkd.models.methods.base import DistillMethod, Pair, Phase, Progress
 from mmrkd.models.methods.crosskd import CrossKD
 from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
@@ -40,6 +40,7 @@ __all__ = [
     'PKD',
     'Pair',
     'Phase',
+    'Progress',
     'ResidualKD',
     'SemiOnlineKD',
     'WTTM',
