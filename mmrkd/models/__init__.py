@@ -11,6 +11,7 @@ from mmrkd.models.losses import (
     SigmoidKLLoss,
 )
 from mmrkd.models.methods import (
+    CRLD,
     CWD,
     DIST,
     DKD,
@@ -47,6 +48,7 @@ from mmrkd.models.views_preprocessor import ViewsPreprocessor
 
 __all__ = [
     'AttentionTransfer',
+    'CRLD',
     'CWD',
     'ChannelStandardizer',
     'CrossKD',

@@ -2,6 +2,7 @@
 
 from mmrkd.models.losses.channel_wise import channel_divergence
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
+from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
@@ -43,12 +44,14 @@ __all__ = [
     'box_overlaps',
     'channel_divergence',
     'cosine_distance',
+    'cross_view_kl',
     'decoupled_kl',
     'feature_mse',
     'focal_masks',
     'focal_terms',
     'generation_error',
     'grouped_kl',
+    'kept_kl',
     'kl_divergence',
     'pearson_distance',
     'quality_focal',
@@ -57,6 +60,7 @@ __all__ = [
     'sigmoid_kl',
     'squared_error',
     'standardize_logits',
+    'sure_of',
     'transformed_matching',
     'valuable_region',
 ]

@@ -2,6 +2,7 @@
 
 from mmrkd.models.methods.attention_transfer import AttentionTransfer
 from mmrkd.models.methods.base import DistillMethod, Pair, Phase, Progress
+from mmrkd.models.methods.crld import CRLD
 from mmrkd.models.methods.crosskd import CrossKD
 from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
@@ -22,6 +23,7 @@ from mmrkd.models.methods.wttm import WTTM
 
 __all__ = [
     'AttentionTransfer',
+    'CRLD',
     'CWD',
     'CrossKD',
     'DEFAULT',
