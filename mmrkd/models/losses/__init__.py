@@ -1,6 +1,7 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
 from mmrkd.models.losses.channel_wise import channel_divergence
+from mmrkd.models.losses.correlation import hard_ranks, rank_distance, soft_ranks, value_distance
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
 from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
@@ -51,16 +52,20 @@ __all__ = [
     'focal_terms',
     'generation_error',
     'grouped_kl',
+    'hard_ranks',
     'kept_kl',
     'kl_divergence',
     'pearson_distance',
     'quality_focal',
+    'rank_distance',
     'ranked_groups',
     'relation_distance',
     'sigmoid_kl',
+    'soft_ranks',
     'squared_error',
     'standardize_logits',
     'sure_of',
     'transformed_matching',
     'valuable_region',
+    'value_distance',
 ]

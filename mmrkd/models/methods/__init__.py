@@ -17,6 +17,7 @@ from mmrkd.models.methods.ld import LD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.mgd import MGD
 from mmrkd.models.methods.pkd import PKD
+from mmrkd.models.methods.r2kd import R2KD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 from mmrkd.models.methods.wttm import WTTM
@@ -43,6 +44,7 @@ __all__ = [
     'Pair',
     'Phase',
     'Progress',
+    'R2KD',
     'ResidualKD',
     'SemiOnlineKD',
     'WTTM',
