@@ -55,7 +55,15 @@ class PhaseHook(Hook):
         for method in _phased(runner):
             method.hold_frozen()
         for method in _methods(runner):
-            method.progress = Progress(runner.iter / len(runner.train_dataloader), runner.iter / runner.max_iters)
+            method.progress = Progress(_epochs(runner), runner.iter / runner.max_iters)
+
+
+def _epochs(runner: Runner) -> float:
+    """Finished epochs with fractions; whole ones where a stream of data does not know its length."""
+    try:
+        return runner.iter / len(runner.train_dataloader)
+    except TypeError:
+        return float(runner.epoch)
 
 
 def _phased(runner: Runner) -> list[DistillMethod]:

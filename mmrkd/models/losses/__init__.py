@@ -27,6 +27,7 @@ from mmrkd.models.losses.modules import (
 )
 from mmrkd.models.losses.pearson import pearson_distance
 from mmrkd.models.losses.relation import relation_distance
+from mmrkd.models.losses.self_supervision import kept_rows, turned_similarities
 from mmrkd.models.losses.standardization import standardize_logits
 from mmrkd.models.losses.transformed import transformed_matching
 
@@ -54,6 +55,7 @@ __all__ = [
     'grouped_kl',
     'hard_ranks',
     'kept_kl',
+    'kept_rows',
     'kl_divergence',
     'pearson_distance',
     'quality_focal',
@@ -66,6 +68,7 @@ __all__ = [
     'standardize_logits',
     'sure_of',
     'transformed_matching',
+    'turned_similarities',
     'valuable_region',
     'value_distance',
 ]

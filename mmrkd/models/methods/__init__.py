@@ -20,6 +20,7 @@ from mmrkd.models.methods.pkd import PKD
 from mmrkd.models.methods.r2kd import R2KD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
+from mmrkd.models.methods.sskd import SSKD
 from mmrkd.models.methods.wttm import WTTM
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     'Progress',
     'R2KD',
     'ResidualKD',
+    'SSKD',
     'SemiOnlineKD',
     'WTTM',
 ]
