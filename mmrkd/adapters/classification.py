@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -106,6 +107,17 @@ class ClassificationAdapter(ModelAdapter):
             ValueError: An image has no single class: its label is mixed or smoothed, or it has several.
         """
         return torch.stack([_label(sample) for sample in samples])
+
+    def target_scores(self, samples: Samples) -> Tensor:
+        """Returns the probabilities that the labels give to the classes, ``(N, K)``: soft ones as they are.
+
+        Raises:
+            ValueError: An image has no label.
+        """
+        given = [sample.get('gt_score') for sample in samples]
+        if any(score is None for score in given):
+            return F.one_hot(self.targets(samples), self.num_classes).float()
+        return torch.stack(given).float()
 
     def task_loss(self, feats: Any, inputs: Tensor, samples: Samples, *args: Any, **kwargs: Any) -> tuple[dict, Any]:
         """As the base class does. The accuracy, which mmpretrain refuses to compute of mixed labels, is left out."""

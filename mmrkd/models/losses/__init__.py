@@ -5,6 +5,7 @@ from mmrkd.models.losses.correlation import hard_ranks, rank_distance, soft_rank
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
 from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
+from mmrkd.models.losses.deep_supervision import allocated_weights
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
     attention_distance,
@@ -38,6 +39,7 @@ __all__ = [
     'KLDivergenceLoss',
     'SigmoidKLLoss',
     'align_statistics',
+    'allocated_weights',
     'attention_distance',
     'background_kl',
     'box_distribution_kl',

@@ -8,6 +8,7 @@ from mmrkd.models.methods.cwd import CWD
 from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
 from mmrkd.models.methods.dist import DIST
 from mmrkd.models.methods.dkd import DKD
+from mmrkd.models.methods.dskd import DSKD
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fgd import FGD
 from mmrkd.models.methods.fitnets import FitNets
@@ -31,6 +32,7 @@ __all__ = [
     'DEFAULT',
     'DIST',
     'DKD',
+    'DSKD',
     'DeepMutualLearning',
     'DistillMethod',
     'ERA',
