@@ -31,7 +31,7 @@ ALLOWED = {
     'mmrkd.models.pair': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter', 'mmrkd.models.teacher'},
     'mmrkd.models.variants': GROUND | {'mmrkd.adapters', 'mmrkd.models.pair'},
     'mmrkd.models.heads': GROUND | PARTS | BESIDE | {'mmrkd.models.input_converter'},
-    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads'},
+    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads', 'mmrkd.models.inheritance'},
     'mmrkd.models.method_state': GROUND | {'mmrkd.models.methods', 'mmrkd.models.state_names'},
     'mmrkd.models.attendance': set(),
     'mmrkd.models.building': GROUND | {'mmrkd.models.methods', 'mmrkd.models.teacher'},

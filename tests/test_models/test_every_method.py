@@ -28,6 +28,7 @@ ARGUMENTS = dict(
     gdkd=dict(k=2),  # of four classes
     crosskd=dict(layer=1),  # of heads with one convolution
     dskd=dict(student_layers=[f'backbone.student.layer{i}' for i in (1, 2, 3)]),  # the pair has no stages of its own
+    l2sp=dict(parts='head'),  # where a bias has the shape of the teacher's
 )
 OFF = dict(gdkd=dict(weights=(0, 0, 0), w_task=0))  # where the arguments are not the weights themselves
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.

@@ -6,6 +6,7 @@ from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quali
 from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
 from mmrkd.models.losses.deep_supervision import allocated_weights
+from mmrkd.models.losses.disentanglement import median_distance, squared_mmd
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
     attention_distance,
@@ -59,6 +60,7 @@ __all__ = [
     'kept_kl',
     'kept_rows',
     'kl_divergence',
+    'median_distance',
     'pearson_distance',
     'quality_focal',
     'rank_distance',
@@ -67,6 +69,7 @@ __all__ = [
     'sigmoid_kl',
     'soft_ranks',
     'squared_error',
+    'squared_mmd',
     'standardize_logits',
     'sure_of',
     'transformed_matching',

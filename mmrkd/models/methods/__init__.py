@@ -14,6 +14,7 @@ from mmrkd.models.methods.fgd import FGD
 from mmrkd.models.methods.fitnets import FitNets
 from mmrkd.models.methods.gdkd import GDKD
 from mmrkd.models.methods.kd import KD
+from mmrkd.models.methods.l2_sp import L2SP
 from mmrkd.models.methods.ld import LD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.mgd import MGD
@@ -22,6 +23,7 @@ from mmrkd.models.methods.r2kd import R2KD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 from mmrkd.models.methods.sskd import SSKD
+from mmrkd.models.methods.tred import TRED
 from mmrkd.models.methods.wttm import WTTM
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     'FitNets',
     'GDKD',
     'KD',
+    'L2SP',
     'LD',
     'MGD',
     'MethodDict',
@@ -51,5 +54,6 @@ __all__ = [
     'ResidualKD',
     'SSKD',
     'SemiOnlineKD',
+    'TRED',
     'WTTM',
 ]
