@@ -16,7 +16,7 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
 GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
-ROOMS = ('heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
+ROOMS = ('class_map', 'heads', 'input_converter', 'teacher', 'pair', 'variants', 'methods', 'inheritance', 'loss_guard')
 ROOMS += ('state_names', 'method_state', 'attendance', 'views_preprocessor', 'step', 'building', 'distiller')
 MODELS = PARTS | {f'mmrkd.models.{room}' for room in ROOMS}
 BESIDE = {'mmrkd.adapters', 'mmrkd.models.teacher', 'mmrkd.models.pair', 'mmrkd.models.variants'}
@@ -27,7 +27,8 @@ ALLOWED = {
     'mmrkd.adapters': GROUND,
     **{room: GROUND | (PARTS - {room}) for room in PARTS},
     'mmrkd.models.input_converter': GROUND,
-    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters'},
+    'mmrkd.models.class_map': set(),
+    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters', 'mmrkd.models.class_map'},
     'mmrkd.models.pair': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter', 'mmrkd.models.teacher'},
     'mmrkd.models.variants': GROUND | {'mmrkd.adapters', 'mmrkd.models.pair'},
     'mmrkd.models.heads': GROUND | PARTS | BESIDE | {'mmrkd.models.input_converter'},

@@ -78,12 +78,18 @@ class ClassificationAdapter(ModelAdapter):
     def _loss(self) -> Optional[nn.Module]:
         return getattr(self.head, 'loss_module', None)
 
-    def layout(self, feats: Any) -> dict[str, Any]:
+    def select_classes(self, outputs: Any, index: Sequence[int]) -> Any:
+        """Returns the logits of some classes, ``(N, len(index))``."""
+        if isinstance(outputs, Tensor):
+            return outputs[:, list(index)]
+        return type(outputs)(self.select_classes(part, index) for part in outputs)
+
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
         """Number of classes and kind of logits."""
         reason = self._no_classes()
         if reason is not None:
             return {'dense head': f'none ({type(self.head).__name__}: {reason})'}
-        return {'classes': self.num_classes, 'sigmoid': self.sigmoid}
+        return {'classes': self.num_classes if index is None else len(index), 'sigmoid': self.sigmoid}
 
     def _no_classes(self) -> Optional[str]:
         """Why the outputs are not the logits of one set of classes."""

@@ -127,7 +127,9 @@ def score_teachers(distiller: Distiller, dataset: Dataset, cfg: Config, images: 
     if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
         return
     for variant in distiller.variants.values():
-        if isinstance(variant, TeacherVariant):
+        if isinstance(variant, TeacherVariant) and variant.pair.teacher.num_classes != distiller.adapter.num_classes:
+            report.say(f'the {variant.name} tells other classes apart than the data has: it was not evaluated')
+        elif isinstance(variant, TeacherVariant):
             _score_teacher(distiller, variant, dataset, cfg, images, report)
 
 
@@ -155,7 +157,7 @@ def _score_teacher(
         name = found_metric(cfg, adapter, scores)
         value = float(scores[name])
         report.say(f'the {variant.name} on {len(indices)} validation images: {name} {value:.4g}')
-        lowest = lowest_metric(name, adapter.num_classes, len(indices)) if restricted else None
+        lowest = lowest_metric(name, variant.pair.teacher.num_classes, len(indices)) if restricted else None
         if value < 0:
             report.say('  (negative: these images have no objects of its classes)')
         elif lowest is not None and not value >= lowest:

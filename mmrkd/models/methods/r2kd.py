@@ -132,5 +132,5 @@ class R2KD(DistillMethod):
         z_t = torch.cat(self.pair.student.logits(teacher.outputs))
         if self.teacher_share == 1:
             return z_t
-        outputs = self.pruned.training_outputs(self.pruned.extract(teacher.inputs))
+        outputs = self.pair.teacher.shared(self.pruned.training_outputs(self.pruned.extract(teacher.inputs)))
         return self.teacher_share * z_t + (1 - self.teacher_share) * torch.cat(self.pair.student.logits(outputs))

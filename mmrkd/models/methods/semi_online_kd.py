@@ -101,6 +101,7 @@ class SemiOnlineKD(DistillMethod):
         """Cuts the teacher, builds the bridge and the projections of the student's features."""
         pair.require_ground_truth('SemiOnlineKD')
         if any((self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student)):
+            pair.require_same_classes('SemiOnlineKD')
             pair.require_same_layout('SemiOnlineKD')
             self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
         if self.teacher_bn == 'train':
