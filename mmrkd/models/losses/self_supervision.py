@@ -19,7 +19,8 @@ def turned_similarities(turned: Tensor, originals: Tensor) -> Tensor:
     Returns:
         ``(M, N)`` in [-1, 1].
     """
-    return F.normalize(_precise(turned), dim=1) @ F.normalize(_precise(originals), dim=1).T
+    with torch.autocast(turned.device.type, enabled=False):  # which would round a product of matrices
+        return F.normalize(_precise(turned), dim=1) @ F.normalize(_precise(originals), dim=1).T
 
 
 def kept_rows(scores: Tensor, targets: Tensor, ratio: float) -> Tensor:

@@ -50,6 +50,16 @@ def test_similarities_are_cosines():
             assert found[row, column].item() == pytest.approx(expected)
 
 
+def test_similarities_are_not_rounded_by_autocast():
+    feats = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = turned_similarities(feats[:6], feats[6:])
+        assert (feats[:6] @ feats[6:].T).dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, turned_similarities(feats[:6], feats[6:]))
+    assert turned_similarities(feats[:6].bfloat16(), feats[6:].bfloat16()).dtype == torch.float32
+
+
 def by_sorting(scores, targets, ratio):
     """The same with lists."""
     ranks = []
