@@ -113,7 +113,7 @@ def test_datasets_are_below_one_folder(name, monkeypatch):
     cfg = Config.fromfile(f'configs/_base_/datasets/{name}')
     for mode in ('train', 'val', 'test'):
         root = leaf_dataset(cfg[f'{mode}_dataloader'].dataset).data_root
-        assert root.rstrip('/') == f'/some/where/{osp.splitext(name)[0]}'
+        assert root.rstrip('/') == f'/some/where/{re.sub("_(two|four)_views", "", osp.splitext(name)[0])}'
         ann_file = cfg.get(f'{mode}_evaluator', {}).get('ann_file', root)
         assert ann_file.startswith(root)
 
@@ -220,9 +220,13 @@ def shrink(cfg: Config) -> None:
 def shorten(cfg: Config, work_dir: Path) -> None:
     """One epoch of two iterations in this process, or one for each phase; one validation, nothing saved."""
     cfg.work_dir, cfg.log_level = str(work_dir / 'work_dir'), 'ERROR'
-    phased = [method for method in cfg.model.get('methods', ()) if method.get('phase_epochs')]
+    methods = cfg.model.get('methods', ())
+    phased = [method for method in methods if method.get('phase_epochs')]
     for method in phased:
         method.phase_epochs = (1, 2)
+    for method in [method for method in methods if method.get('schedule') == 'first']:
+        method.head_epochs = 1
+        phased.append(method)
     for hook in cfg.get('custom_hooks', ()):
         if 'warmup' in hook:
             hook.warmup = 0  # in the first iteration the terms would have no weight yet
@@ -281,7 +285,7 @@ def write_class_folders(dataset: ConfigDict, root: Path, cfg: Config) -> None:
     for index in range(num_classes):
         (split / f'n{index:08}').mkdir(parents=True, exist_ok=True)
     for index in range(NUM_IMAGES):
-        size = (32, 32) if num_classes == 10 else IMAGE_SIZE
+        size = (32, 32) if 'cifar' in dataset.data_root else IMAGE_SIZE
         write_image(split / f'n{index:08}' / f'{index}.jpg', size, rng)
 
 

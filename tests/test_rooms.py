@@ -17,6 +17,7 @@ MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
 ROOMS = (
+    'class_map',
     'heads',
     'gradient_shares',
     'balance',
@@ -39,13 +40,21 @@ ALLOWED = {
     'mmrkd.adapters': GROUND,
     **{room: GROUND | (PARTS - {room}) for room in PARTS},
     'mmrkd.models.input_converter': GROUND,
-    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters'},
+    'mmrkd.models.class_map': set(),
+    'mmrkd.models.teacher': GROUND | {'mmrkd.adapters', 'mmrkd.models.class_map'},
     'mmrkd.models.pair': GROUND | {'mmrkd.adapters', 'mmrkd.models.input_converter', 'mmrkd.models.teacher'},
     'mmrkd.models.variants': GROUND | {'mmrkd.adapters', 'mmrkd.models.pair'},
     'mmrkd.models.heads': GROUND | PARTS | BESIDE | {'mmrkd.models.input_converter'},
     'mmrkd.models.gradient_shares': {'mmrkd.models.heads'},
     'mmrkd.models.balance': {'mmrkd.models.gradient_shares'},
-    'mmrkd.models.methods': GROUND | PARTS | BESIDE | {'mmrkd.models.heads', 'mmrkd.models.balance'},
+    'mmrkd.models.methods': GROUND
+    | PARTS
+    | BESIDE
+    | {
+        'mmrkd.models.heads',
+        'mmrkd.models.balance',
+        'mmrkd.models.inheritance',
+    },
     'mmrkd.models.method_state': GROUND | {'mmrkd.models.methods', 'mmrkd.models.state_names'},
     'mmrkd.models.attendance': set(),
     'mmrkd.models.building': GROUND | {'mmrkd.models.methods', 'mmrkd.models.teacher'},

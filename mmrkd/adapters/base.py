@@ -151,9 +151,26 @@ class ModelAdapter(DryRuns, ABC):
         """Whether the last of the exclusive classes is the background, to which almost all predictions belong."""
         return False
 
+    def select_classes(self, outputs: Any, index: Sequence[int]) -> Any:
+        """Returns outputs of the head as one of some of its classes would give them.
+
+        Args:
+            outputs: Outputs of the head.
+            index: Places of these classes, in the order that is wanted.
+
+        Raises:
+            ValueError: It cannot be told where the scores of a class are.
+        """
+        raise ValueError(f'{type(self).__name__} does not say where the scores of a single class lie (class_map)')
+
     @abstractmethod
-    def layout(self, feats: Any) -> dict[str, Any]:
-        """Describes the head's outputs. Outputs of two models can be compared if their layouts are equal."""
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
+        """Describes the head's outputs. Outputs of two models can be compared if their layouts are equal.
+
+        Args:
+            feats: Features of a dry run.
+            index: Describes the outputs for these classes alone, see :meth:`select_classes`.
+        """
 
     @property
     @abstractmethod

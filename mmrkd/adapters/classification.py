@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -77,12 +78,18 @@ class ClassificationAdapter(ModelAdapter):
     def _loss(self) -> Optional[nn.Module]:
         return getattr(self.head, 'loss_module', None)
 
-    def layout(self, feats: Any) -> dict[str, Any]:
+    def select_classes(self, outputs: Any, index: Sequence[int]) -> Any:
+        """Returns the logits of some classes, ``(N, len(index))``."""
+        if isinstance(outputs, Tensor):
+            return outputs[:, list(index)]
+        return type(outputs)(self.select_classes(part, index) for part in outputs)
+
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
         """Number of classes and kind of logits."""
         reason = self._no_classes()
         if reason is not None:
             return {'dense head': f'none ({type(self.head).__name__}: {reason})'}
-        return {'classes': self.num_classes, 'sigmoid': self.sigmoid}
+        return {'classes': self.num_classes if index is None else len(index), 'sigmoid': self.sigmoid}
 
     def _no_classes(self) -> Optional[str]:
         """Why the outputs are not the logits of one set of classes."""
@@ -106,6 +113,17 @@ class ClassificationAdapter(ModelAdapter):
             ValueError: An image has no single class: its label is mixed or smoothed, or it has several.
         """
         return torch.stack([_label(sample) for sample in samples])
+
+    def target_scores(self, samples: Samples) -> Tensor:
+        """Returns the probabilities that the labels give to the classes, ``(N, K)``: soft ones as they are.
+
+        Raises:
+            ValueError: An image has no label.
+        """
+        given = [sample.get('gt_score') for sample in samples]
+        if any(score is None for score in given):
+            return F.one_hot(self.targets(samples), self.num_classes).float()
+        return torch.stack(given).float()
 
     def task_loss(self, feats: Any, inputs: Tensor, samples: Samples, *args: Any, **kwargs: Any) -> tuple[dict, Any]:
         """As the base class does. The accuracy, which mmpretrain refuses to compute of mixed labels, is left out."""

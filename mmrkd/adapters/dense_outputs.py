@@ -1,5 +1,6 @@
 """The outputs of a detector's dense head, brought to the forms in which two heads are compared."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Optional
 
@@ -160,7 +161,29 @@ class DenseOutputs(ModelAdapter):
         classes = self.columns - 1 if self.background else self.columns
         return read_targets(returned, [len(level) for level in self.logits(outputs)], classes)
 
-    def layout(self, feats: Any) -> dict[str, Any]:
+    def select_classes(self, outputs: Any, index: Sequence[int]) -> Any:
+        """Returns outputs whose scores are those of some classes; boxes and factors have none. An RPN knows no classes.
+
+        Raises:
+            ValueError: Scores are no maps of their own.
+        """
+        if self.two_stage:
+            return outputs
+        scores = self._parts(outputs)[0]
+        if scores is not outputs[0]:
+            raise ValueError(
+                f'the scores of a {type(self.head).__name__} are no maps of their own, so that those of single classes '
+                'cannot be taken out (class_map)'
+            )
+        columns = [*index, self.columns - 1] if self.background else list(index)
+
+        def chosen(level: Tensor) -> Tensor:
+            n, _, height, width = level.shape
+            return level.reshape(n, -1, self.columns, height, width)[:, :, columns].flatten(1, 2)
+
+        return (type(scores)(chosen(level) for level in scores), *outputs[1:])
+
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
         """Shapes of all dense outputs on a dry run, kind of scores, priors and box coder.
 
         Heads without a dense grid (DETR) are described by their type alone and line up with nothing.
@@ -170,11 +193,12 @@ class DenseOutputs(ModelAdapter):
             return {'dense head': 'several branches in training'}
         if self.reading is None:
             return {'dense head': self._undeclared()}
-        outputs = head(feats)
+        outputs = head(feats) if index is None else self.select_classes(head(feats), index)
+        columns = self.columns if index is None or self.two_stage else len(index) + self.background
         coder = getattr(head, 'bbox_coder', None)
         return {
             'outputs': [[tuple(level.shape) for level in part] for part in outputs if isinstance(part, (list, tuple))],
-            'classes': self.columns,
+            'classes': columns,
             'sigmoid': self.sigmoid,
             **self.reading.describe(head),
             'priors': _describe_priors(head.prior_generator),

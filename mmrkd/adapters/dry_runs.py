@@ -29,7 +29,7 @@ class DryRuns:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
 
     @abstractmethod
-    def layout(self, feats: Any) -> dict[str, Any]:
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
         """Describes the head's outputs."""
 
     @abstractmethod

@@ -72,7 +72,7 @@ def find_split(adapter: ModelAdapter, first: Optional[str]) -> Split:
         KeyError: There is no such module.
         ValueError: The model cannot be cut there.
     """
-    calls = _trace(adapter)
+    calls = trace(adapter)
     name, cut = _locate(adapter, calls, first)
     ends = {call.name: max(c.end for c in calls if c.name == call.name) for call in calls}
     below = {name for name, end in ends.items() if end < cut}
@@ -128,7 +128,7 @@ class _Call:
     weighted: bool = False  # a norm or an activation begins no stage
 
 
-def _trace(adapter: ModelAdapter) -> list[_Call]:
+def trace(adapter: ModelAdapter) -> list[_Call]:
     """Every call of a module in one feature pass, in order of their beginnings."""
     calls: list[_Call] = []
     stack: list[_Call] = []

@@ -221,8 +221,8 @@ def _examine_wiring(
         wire([])
     if len(report.faults) > faults:
         return
-    same_classes = all(student.num_classes == teacher.adapter.num_classes for teacher in teachers.values())
+    same_classes = all(student.num_classes == teacher.num_classes for teacher in teachers.values())
     for method in methods:
-        names = dict(KeyError='tap-not-found', HeadsDiffer='heads-differ')
+        names = dict(KeyError='tap-not-found', HeadsDiffer='heads-differ', MixedViews='views-mixed')
         with report.expecting('method-refused' if same_classes else 'class-count', **names):
             wire([method])

@@ -213,6 +213,14 @@ FAULTS: dict[str, Entry] = {
         'The schedule leaves less than 2 % of the learning rate to a phase of a method that trains in phases.',
         'Begin it anew with each phase (CosineRestartLR): a second CosineAnnealingLR goes on where the first ended.',
     ),
+    'views-missing': Entry(
+        'A method compares several views of an image, and the training pipeline gives fewer.',
+        'Put MultiView before the packing of the training pipeline; the message has the lines.',
+    ),
+    'views-mixed': Entry(
+        'A method compares several views of an image, and batch augments (mixup, cutmix) mix the images of each.',
+        'Take batch_augments out of the data_preprocessor, or use a method of one view.',
+    ),
     'optimizer': Entry(
         'The optimiser or its schedule is missing or cannot be built.',
         'Correct optim_wrapper and param_scheduler in the config.',

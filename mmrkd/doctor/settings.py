@@ -98,9 +98,18 @@ def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: 
             )
             continue
         for name, teacher in distiller.teachers.items():
-            if teacher.classes is not None and tuple(teacher.classes) != tuple(names):
-                text = f'{where} has {tuple(names)}, the {role_of(name)} was trained for {tuple(teacher.classes)}'
-                report.fault('class-names', text)
+            known = teacher.classes
+            if known is not None and tuple(known) != tuple(names):
+                text = f'{where} has {tuple(names)}, the {role_of(name)} was trained for {tuple(known)}'
+                if len(known) == len(names) or compares_classes(distiller, name):
+                    report.fault('class-names', text)
+                else:
+                    report.say(f'{text}, and no method compares their classes')
+
+
+def compares_classes(distiller: Distiller, teacher: str) -> bool:
+    """Whether a method reads more than features of a teacher, so that its classes matter."""
+    return any(m.compares_classes for m in distiller.methods.values() if m.active and m.teacher == teacher)
 
 
 def build_optimizer(distiller: Distiller, cfg: Config, report: Report) -> Optional[OptimWrapper]:

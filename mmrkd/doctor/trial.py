@@ -32,7 +32,7 @@ def try_batch(distiller: Distiller, batch: dict, report: Report, thorough: bool 
         thorough: Whether each term is differentiated by itself, and time and memory are measured.
     """
     distiller.train()
-    with report.expecting('step-failed'):
+    with report.expecting('step-failed', MissingViews='views-missing', MixedViews='views-mixed'):
         _enter_first_phase(distiller, report)
         distiller.guard = LossGuard('ignore')  # a term that is not finite has a fault of its own
         data = distiller.data_preprocessor(batch, True)
@@ -74,6 +74,12 @@ def _judge_terms(terms: dict[str, Tensor], norms: dict[str, float], distiller: D
             report.fault('no-gradient', f'{name}: the gradient of all its terms on the student is 0')
 
 
+def _views_of(distiller: Distiller) -> str:
+    """What several views of an image do to the time of a step."""
+    several = [f'{name} sees {m.num_views} views' for name, m in distiller.methods.items() if m.num_views > 1]
+    return f'; {", ".join(several)} of each image, so that a step has as many passes' * bool(several)
+
+
 def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Report) -> None:
     for method in distiller.methods.values():
         if method.balance is not None:
@@ -90,7 +96,7 @@ def _estimate(distiller: Distiller, data: dict, kept: dict[int, int], report: Re
     report.say(
         f'one step with {len(data["inputs"])} images {tuple(data["inputs"].shape[-2:])}: {seconds:.2f} s; memory about '
         f'{sum(sizes) + sizes[1] * 2:.0f} MB (weights {sizes[0]:.0f}, gradients {sizes[1]:.0f}, optimiser up to '
-        f'{sizes[1] * 2:.0f}, kept for the backward pass {sizes[2]:.0f})'
+        f'{sizes[1] * 2:.0f}, kept for the backward pass {sizes[2]:.0f}){_views_of(distiller)}'
     )
 
 
@@ -107,7 +113,9 @@ def score_teachers(distiller: Distiller, dataset: Dataset, cfg: Config, images: 
     if not cfg.get('val_evaluator') or any(f.message.startswith('val_evaluator') for f in report.faults):
         return
     for variant in distiller.variants.values():
-        if isinstance(variant, TeacherVariant):
+        if isinstance(variant, TeacherVariant) and variant.pair.teacher.num_classes != distiller.adapter.num_classes:
+            report.say(f'the {variant.name} tells other classes apart than the data has: it was not evaluated')
+        elif isinstance(variant, TeacherVariant):
             _score_teacher(distiller, variant, dataset, cfg, images, report)
 
 
@@ -128,7 +136,7 @@ def _score_teacher(
         name = found_metric(cfg, adapter, scores)
         value = float(scores[name])
         report.say(f'the {variant.name} on {len(indices)} validation images: {name} {value:.4g}')
-        lowest = lowest_metric(name, adapter.num_classes, len(indices)) if restricted else None
+        lowest = lowest_metric(name, variant.pair.teacher.num_classes, len(indices)) if restricted else None
         if value < 0:
             report.say('  (negative: these images have no objects of its classes)')
         elif lowest is not None and not value >= lowest:

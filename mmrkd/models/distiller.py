@@ -25,7 +25,7 @@ from mmrkd.models.state_names import plain_name, rename_on_load, rename_on_save
 from mmrkd.models.step import Step
 from mmrkd.models.teacher import FrozenTeacher, load_model_config
 from mmrkd.models.variants import named_variants
-from mmrkd.models.views_preprocessor import ViewsPreprocessor
+from mmrkd.models.views_preprocessor import ViewsPreprocessor, require_unmixed
 from mmrkd.registry import MODELS
 from mmrkd.structures import LevelMatch
 
@@ -113,6 +113,7 @@ class Distiller(BaseModel):
             self._wire(resize)
         if any(method.views for method in self.methods.values()):
             self.data_preprocessor = ViewsPreprocessor(student.data_preprocessor)
+        self._count_views()
         self.guard = LossGuard(on_nonfinite)
         self.attending: frozenset[str] = frozenset()
         self.set_variant(variant)
@@ -199,6 +200,19 @@ class Distiller(BaseModel):
                 of = '' if name == DEFAULT else f' of {name}'
                 levels = pair.match.student_levels[s], pair.match.teacher_levels[t]
                 print_log(f'matched: student {levels[0]} <- teacher{of} {levels[1]}', 'current')
+
+    def _count_views(self) -> None:
+        """Says what several views of an image cost; refuses those of mixed images."""
+        several = [method for method in self.methods.values() if method.num_views > 1 and method.active]
+        if several:
+            require_unmixed(self.student.data_preprocessor, [method.name for method in several])
+        for method in several:
+            passes = 'in one joint pass' if method.joint else f'in {method.num_views} passes'
+            print_log(
+                f'{method.name} reads {method.num_views} views of each image, which the student sees {passes} and the '
+                f'teacher in {method.num_views}: a step costs about {method.num_views} times as much',
+                'current',
+            )
 
     def init_weights(self) -> None:
         """Initialises the student as the plain run would, then what it inherits and what the methods train."""

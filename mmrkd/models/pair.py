@@ -54,6 +54,8 @@ class Pair:
                 f'({teacher.adapter.task}). Take a teacher of the same task.'
             )
         (own, own_layout), (others, others_layout) = student.dry_run(), teacher.adapter.dry_run()
+        if teacher.class_map is not None:
+            others_layout = _shared_layout(student, teacher, others)
         match = match_levels(student.levels(own), teacher.adapter.levels(others), resize)
         if teacher.input_size is not None and not match.vectors and resize is None:
             raise ValueError(
@@ -109,7 +111,7 @@ class Pair:
 
     def require_same_layout(self, what: str) -> None:
         """Raises ValueError if the outputs of the two heads cannot be compared one by one, and says what differs."""
-        _refuse(what, self.student, self.teacher.adapter, self.layout_gap)
+        _refuse(what, self.student.num_classes, self.teacher.num_classes, self.layout_gap)
 
     def require_same_pixels(self, what: str) -> None:
         """Raises ValueError if the teacher sees resized images, so that a cell of its maps lies elsewhere."""
@@ -138,8 +140,13 @@ class Pair:
         require_ground_truth(self.student, self.teacher.adapter, what)
 
     def require_same_classes(self, what: str) -> None:
-        """Raises ValueError if the two heads do not tell the same number of classes apart."""
-        _refuse(what, self.student, self.teacher.adapter, None)
+        """Raises ValueError if the two heads do not tell the same number of classes apart: what runs the teacher's."""
+        if self.teacher.class_map is not None:
+            raise ValueError(
+                f"{what} runs the teacher's own head, which knows other classes than the student, and class_map does "
+                'not change that. Use a method on outputs (KD, LD, CWD, DIST), or one on features (FitNets).'
+            )
+        _refuse(what, self.student.num_classes, self.teacher.num_classes, None)
 
     def require_exclusive_classes(self, what: str) -> None:
         """Raises ValueError if the two heads do not line up, or do not give a softmax over classes."""
@@ -149,6 +156,15 @@ class Pair:
                 f'{what} needs exclusive classes (softmax), but the heads score each class by itself (sigmoid). Take '
                 'models that are trained with a softmax, or KD, which compares independent scores too.'
             )
+
+    def require_classifiers(self, what: str) -> None:
+        """Raises ValueError unless both models tell exclusive classes of whole images apart."""
+        if self.student.task != 'classification':
+            raise ValueError(
+                f'{what} compares classifiers, found models for {self.student.task}. KD and DIST compare the outputs '
+                'of dense heads.'
+            )
+        self.require_exclusive_classes(what)
 
     def require_softmax(self, what: str) -> bool:
         """Raises ValueError unless both tell exclusive classes apart, of whole images or of regions; returns which.
@@ -195,15 +211,29 @@ def require_ground_truth(student: ModelAdapter, other: ModelAdapter, what: str) 
 
 def require_same_layout(student: ModelAdapter, other: ModelAdapter, what: str) -> None:
     """Raises ValueError if the outputs of two heads cannot be compared one by one; runs both on blank images."""
-    _refuse(what, student, other, layout_gap(student.dry_run()[1], other.dry_run()[1]))
+    gap = layout_gap(student.dry_run()[1], other.dry_run()[1])
+    _refuse(what, student.num_classes, other.num_classes, gap)
 
 
-def _refuse(what: str, student: ModelAdapter, other: ModelAdapter, gap: Optional[str]) -> None:
-    if student.num_classes != other.num_classes:
+def _shared_layout(student: ModelAdapter, teacher: FrozenTeacher, feats: Any) -> dict[str, Any]:
+    """Layout of the teacher's outputs for the classes of the student."""
+    index = teacher.class_map.index
+    if student.num_classes not in (None, len(index)):
         raise ValueError(
-            f'{what} needs a teacher with the classes of the student: the student has {student.num_classes} classes, '
-            f'the teacher {other.num_classes}. Train the teacher on the same classes, or use a method on features '
-            'alone (FitNets, or ERA with twi_on="none" and w_kd=0).'
+            f'class_map names {len(index)} classes {list(teacher.class_map.names)}, the student has '
+            f'{student.num_classes}: name each of them, in their order'
+        )
+    with teacher.adapter.evaluating():
+        return teacher.adapter.layout(feats, index)
+
+
+def _refuse(what: str, student: Optional[int], other: Optional[int], gap: Optional[str]) -> None:
+    if student != other:
+        raise ValueError(
+            f'{what} needs a teacher with the classes of the student: the student has {student} classes, '
+            f'the teacher {other}. Train the teacher on the same classes, name those of the student among its own '
+            '(class_map of the teacher), or use a method on features alone (FitNets, or ERA with twi_on="none" and '
+            'w_kd=0).'
         )
     if gap is not None:
         raise HeadsDiffer(

@@ -1,14 +1,15 @@
 """One training step: every pass of student and teachers that the active methods read, each run once."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, Optional
 
+import torch
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
 from mmrkd.adapters.assigned import TargetCapture
-from mmrkd.adapters.structure import tensors_in
+from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.models.methods import DistillMethod
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
@@ -32,7 +33,7 @@ class Step:
         task_losses: The student's own losses.
 
     Raises:
-        ValueError: A method reads a view that the batch does not have.
+        ValueError: A method reads a view that the batch does not have, or views of two sizes are to be seen at once.
     """
 
     def __init__(
@@ -50,15 +51,18 @@ class Step:
         for method in active:
             if method.views:
                 self.others = name_views(names, views, method.views, method.name)
+        self.made = {method.name: method.make_views(inputs) for method in active}
+        together = {key: image for m in active if m.joint for key, image in self._images(m).items()}
         calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
         with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
-            feats = adapter.extract(inputs)
+            feats, *others = self._extract([inputs, *together.values()])
             regions = any(method.reads_regions for method in active)
             targets = regions or any(method.reads_targets for method in active)
             capture = TargetCapture(regions) if targets else None
             self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
         self.assigned, self.regions = (None, None) if capture is None else (capture.assigned, capture.regions)
-        self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
+        self.student_passes: dict[Hashable, tuple[Tensor, Any]] = {None: (inputs, feats)}
+        self.student_passes.update(zip(together, zip(together.values(), others)))
         self.teacher_passes: dict[tuple, TeacherView] = {}
 
     def __enter__(self) -> 'Step':
@@ -77,7 +81,7 @@ class Step:
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
         view.assigned, view.regions, view.calls = self.assigned, self.regions, self.calls
-        return self._with_views(view, partial(self._student_view_of, method))
+        return self._with_views(view, method, self._student_view_of)
 
     def student_features(self, method: DistillMethod) -> list[Any]:
         """Returns what a method may have read of the student.
@@ -92,43 +96,73 @@ class Step:
         if not method.needs_teacher:
             return None
         view = self._teacher_view_of(method, None)
-        return self._with_views(view, partial(self._teacher_view_of, method))
+        return self._with_views(view, method, self._teacher_view_of)
 
-    def _with_views(self, view: Any, compute: Any) -> Any:
+    def _images(self, method: DistillMethod) -> dict[Hashable, Tensor]:
+        """Returns the further views that a method reads: those of the batch by name, its own ones by both names."""
+        made = {(method.name, name): image for name, image in self.made[method.name].items()}
+        return {**{name: self.others[name] for name in method.views}, **made}
+
+    def _extract(self, images: Sequence[Tensor]) -> list[Any]:
+        """Runs the student once on several batches, as one BatchNorm batch; returns the features of each.
+
+        What was tapped on the way is cut down to the first batch: no other method knows of the others.
+        """
+        if len(images) == 1:
+            return [self.adapter.extract(images[0])]
+        if len({image.shape for image in images}) > 1:
+            sizes = [tuple(image.shape) for image in images]
+            raise ValueError(f'views that the student sees in one pass (joint) need one size, found {sizes}')
+        feats = self.adapter.extract(torch.cat(list(images)))
+        for records in (self.taps, self.calls):
+            records.update({name: _part(record, 0, len(images)) for name, record in records.items()})
+        return [_part(feats, index, len(images)) for index in range(len(images))]
+
+    def _with_views(self, view: Any, method: DistillMethod, compute: Any) -> Any:
         """Lets a view find all views of the images, itself included, by their names."""
-        if self.others:
-            others = {name: partial(compute, name) for name in self.others}
+        keys = {
+            **{name: name for name in self.others},
+            **{name: (method.name, name) for name in self.made[method.name]},
+        }
+        if keys:
+            others = {name: partial(compute, method, key) for name, key in keys.items()}
             view.views = NamedViews(**{self.first: lambda: view}, **others)
             self.shown.append(view)
         return view
 
-    def _student_view_of(self, method: DistillMethod, name: str) -> StudentView:
-        """A further view: a pass of its own, with a BatchNorm batch of its own."""
-        if name not in self.student_passes:
-            self.student_passes[name] = (self.others[name], self.adapter.extract(self.others[name]))
-        inputs, feats = self.student_passes[name]
+    def _student_view_of(self, method: DistillMethod, key: Hashable) -> StudentView:
+        """A further view: if it was not seen jointly, a pass of its own with a BatchNorm batch of its own."""
+        if key not in self.student_passes:
+            images = self._image(key)
+            self.student_passes[key] = (images, self.adapter.extract(images))
+        inputs, feats = self.student_passes[key]
         return StudentView(
             inputs, method.pair.student_feats(feats), feats, lambda: self.adapter.training_outputs(feats)
         )
 
-    def _teacher_view_of(self, method: DistillMethod, name: Optional[str]) -> TeacherView:
+    def _teacher_view_of(self, method: DistillMethod, image: Hashable) -> TeacherView:
         """One pass for each teacher and view; a method with statistics of its own sees a teacher of its own."""
-        key = (method.teacher, name, None if method.statistics is None else id(method.statistics))
+        key = (method.teacher, image, None if method.statistics is None else id(method.statistics))
         if key not in self.teacher_passes:
-            inputs, feats = self.student_passes[None] if name is None else self._student_input(name)
+            # Views have one size, so the grid of the plain view's features is that of another view, too.
+            inputs, feats = self.student_passes[None]
             sharing = [m for m in self.active if m.teacher == method.teacher and m.statistics is method.statistics]
             self.teacher_passes[key] = method.pair.teacher_view(
-                inputs,
+                inputs if image is None else self._image(image),
                 self.samples,
                 method.pair.student_feats(feats),
-                _wanted(sharing, 'teacher_taps') if name is None else (),
+                _wanted(sharing, 'teacher_taps') if image is None else (),
                 method.statistics,
             )
         return self.teacher_passes[key]
 
-    def _student_input(self, name: str) -> tuple[Tensor, Any]:
-        """Views have one size, so the grid of the plain view's features is that of another view, too."""
-        return self.others[name], self.student_passes[None][1]
+    def _image(self, key: Hashable) -> Tensor:
+        return self.made[key[0]][key[1]] if isinstance(key, tuple) else self.others[key]
+
+
+def _part(tensors: Any, index: int, count: int) -> Any:
+    """Returns one of ``count`` equal parts of all tensors in a structure, along the batch."""
+    return with_tensors(tensors, (tensor.chunk(count)[index] for tensor in tensors_in(tensors)))
 
 
 def _wanted(active: Sequence[DistillMethod], taps: str) -> list[str]:

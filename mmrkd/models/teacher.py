@@ -1,7 +1,7 @@
 """The teacher: loaded strictly, frozen for good, and nobody's submodule."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, Optional, Union
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmrkd.adapters import build_adapter
 from mmrkd.adapters.state import numbers_in
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
+from mmrkd.models.class_map import ClassMap
 from mmrkd.registry import MODELS
 
 
@@ -72,9 +73,19 @@ class FrozenTeacher:
         input_size: ``(height, width)`` of the images that it runs on, where the student's have another size (a
             transformer for 224 pixels, a student for 32). Of maps only features can be compared then, and only if the
             distiller may interpolate them (``resize``). Defaults to None: the student's size.
+        class_map: The student's classes in their order, where the teacher knows more of them or others before them: a
+            list of names that it has, too, or student's name -> teacher's name (or place). Methods see its
+            :attr:`outputs` for these classes alone, so that logits and boxes can be compared. Methods that run its head
+            themselves refuse such a teacher. Defaults to None: the classes are the same, or do not matter.
+
+    Attributes:
+        classes: Names of its classes, as its checkpoint has them, or as ``class_map`` calls those that the student
+            knows; ``None`` without.
+        class_map: What of its classes the student knows; ``None``: all.
 
     Raises:
-        ValueError: No checkpoint is given, or it does not fit the config (keys and shapes are listed).
+        ValueError: No checkpoint is given, it does not fit the config (keys and shapes are listed), or a name in
+            ``class_map`` is none of its classes.
         FileNotFoundError: The checkpoint is not there.
     """
 
@@ -84,6 +95,7 @@ class FrozenTeacher:
         ckpt: Optional[str] = None,
         allow_pickle: bool = False,
         input_size: Optional[Sequence[int]] = None,
+        class_map: Optional[Union[Sequence[str], Mapping[str, Union[str, int]]]] = None,
     ) -> None:
         if ckpt is None:
             raise ValueError(
@@ -99,6 +111,19 @@ class FrozenTeacher:
         self.model.requires_grad_(False)
         self.model.eval()
         self.adapter = build_adapter(self.model)
+        self.class_map: Optional[ClassMap] = None
+        if class_map is not None:
+            self.class_map = ClassMap.of(class_map, self.classes, self.adapter.num_classes)
+            self.classes = self.class_map.names
+
+    @property
+    def num_classes(self) -> Optional[int]:
+        """Number of classes that its outputs tell apart for methods."""
+        return self.adapter.num_classes if self.class_map is None else len(self.class_map.index)
+
+    def shared(self, outputs: Any) -> Any:
+        """Returns outputs of its head, or of a copy of it, for the classes that the student knows alone."""
+        return outputs if self.class_map is None else self.adapter.select_classes(outputs, self.class_map.index)
 
     @torch.no_grad()
     def extract(self, inputs: Tensor, statistics: Optional[nn.Module] = None) -> Any:
@@ -114,9 +139,12 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def outputs(self, feats: Any, statistics: Optional[nn.Module] = None) -> Any:
-        """Returns detached outputs of the teacher's head, in the form that a model in training gives them."""
+        """Returns detached outputs of the teacher's head, in the form that a model in training gives them.
+
+        Of the classes that the student knows, see ``class_map``.
+        """
         with nullcontext() if statistics is None else statistics.drifting():
-            return self.adapter.training_outputs(feats)
+            return self.shared(self.adapter.training_outputs(feats))
 
     @torch.no_grad()
     def region_logits(self, feats: Any, rois: Tensor) -> Tensor:

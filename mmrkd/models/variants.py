@@ -107,16 +107,35 @@ class TeacherVariant(Variant):
         self.pair = pair
 
     def predict(self, inputs: Tensor, samples: Sequence) -> Sequence:
-        """Predicts as the teacher does for its own input."""
+        """Predicts as the teacher does for its own input; with a class map, the classes of the student.
+
+        Raises:
+            ValueError: Its outputs for these classes cannot be post-processed as the student's are.
+        """
+        if self.pair.teacher.class_map is not None:
+            return self._predict_shared(inputs, samples)
         return self.pair.teacher.model(*self.pair.convert.convert(inputs, samples), mode='predict')
+
+    def _predict_shared(self, inputs: Tensor, samples: Sequence) -> Sequence:
+        teacher, student = self.pair.teacher, self.pair.student
+        obstacle = self.pair.layout_gap or student.blend_obstacle
+        if obstacle:
+            raise ValueError(
+                f'the {self.name} knows other classes than the data, and its outputs for those of the student cannot '
+                f"be read as the student's are: {obstacle}"
+            )
+        outputs = teacher.shared(teacher.adapter.head_outputs(teacher.extract(self.pair.convert(inputs, samples))))
+        return student.blend(outputs, outputs, 0.0, samples)
 
     def model_config(self) -> dict:
         """Returns the teacher's config.
 
         Raises:
-            ValueError: It sees images of another size than the data gives.
+            ValueError: It sees images of another size than the data gives, or knows other classes.
         """
         require_same_images(self.name, self.pair)
+        if self.pair.teacher.class_map is not None:
+            raise ValueError(f'the {self.name} knows other classes than the data; only the distillation maps them')
         return self.pair.teacher.cfg
 
     def weights(self) -> dict[str, Tensor]:

@@ -6,9 +6,18 @@ from typing import Any
 from torch import Tensor, nn
 
 PIPELINE = (
-    'put MultiView before the packing of the training pipeline, the plain view first: '
-    "dict(type='MultiView', num_views=[1, 1], transforms=[[...plain view...], [...second view...]])"
+    'put MultiView before the packing of the training pipeline (train_dataloader.dataset.pipeline), the plain view '
+    "first:\n  dict(type='MultiView', num_views=[{ones}], transforms=[[...plain view...]{others}]),\n"
+    "  dict(type='PackInputs'),\n"
 )
+
+
+class MissingViews(ValueError):
+    """A method reads a view of the images that the pipeline does not give."""
+
+
+class MixedViews(ValueError):
+    """Images are mixed, and a method compares several views of them."""
 
 
 class ViewsPreprocessor(nn.Module):
@@ -46,16 +55,13 @@ class ViewsPreprocessor(nn.Module):
         """Returns what the own preprocessor returns, and further ``views``, tensors ``(N, 3, H, W)``.
 
         Raises:
-            ValueError: The preprocessor mixes images (mixup, cutmix), each view in another way.
+            MixedViews: The preprocessor mixes images (mixup, cutmix), each view in another way.
         """
         views = split_views(data['inputs']) if isinstance(data, dict) and 'inputs' in data else []
         if len(views) < 2:
             return self.own(data, training)
-        if training and getattr(self.own, 'batch_augments', None) is not None:
-            raise ValueError(
-                'batch augments (mixup, cutmix) mix the images of each view in another way, so that their labels would '
-                'not fit: take batch_augments out of the data_preprocessor, or use a method of one view'
-            )
+        if training:
+            require_unmixed(self.own)
         first = self.own({**data, 'inputs': views[0]}, training)
         others = [self.own({'inputs': view}, training)['inputs'] for view in views[1:]]
         return {**first, 'views': tuple(others)}
@@ -75,6 +81,24 @@ def split_views(inputs: Any) -> list[Any]:
     return [list(view) for view in inputs] if isinstance(first, (list, tuple)) else [inputs]
 
 
+def require_unmixed(preprocessor: nn.Module, methods: Sequence[str] = ()) -> None:
+    """Raises MixedViews if a preprocessor mixes images, and says with what.
+
+    Args:
+        preprocessor: The student's.
+        methods: Names of the methods that compare several views, for the message.
+    """
+    augments = getattr(preprocessor, 'batch_augments', None)
+    if augments is not None:
+        found = getattr(augments, 'augments', [augments])
+        names = [type(augment).__name__ for augment in found if augment is not None]
+        who = f' compared by {", ".join(methods)}' if methods else ''
+        raise MixedViews(
+            f'batch augments ({", ".join(names)}) mix the images of each view{who} in another way, so that their '
+            'labels would not fit: take batch_augments out of the data_preprocessor, or use a method of one view'
+        )
+
+
 def name_views(names: Sequence[str], views: Sequence[Tensor], wanted: Sequence[str], method: str) -> dict[str, Tensor]:
     """Returns the further views of a batch by name.
 
@@ -85,13 +109,20 @@ def name_views(names: Sequence[str], views: Sequence[Tensor], wanted: Sequence[s
         method: Its name.
 
     Raises:
-        ValueError: The batch has fewer views than the method reads, or none is called so.
+        MissingViews: The batch has fewer views than the method reads, or none is called so.
     """
     found = dict(zip(names[1:], views))
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ValueError(
+        raise MissingViews(
             f'{method} reads the views {list(wanted)}, but the batch has {1 + len(views)} ({[names[0], *found]}): '
-            f'{PIPELINE}. The distiller calls them {list(names)}, in this order (view_names).'
+            f'{_lines_to_paste(names, wanted)}The distiller calls them {list(names)}, in this order (view_names).'
         )
     return found
+
+
+def _lines_to_paste(names: Sequence[str], wanted: Sequence[str]) -> str:
+    known = [names.index(name) for name in wanted if name in names[1:]]
+    further = names[1 : 1 + max(known)] if known else wanted
+    others = ''.join(f', [...{name} view...]' for name in further)
+    return PIPELINE.format(ones=', '.join('1' for _ in range(1 + len(further))), others=others)

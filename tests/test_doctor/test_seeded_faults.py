@@ -610,8 +610,9 @@ def test_a_mistake_beside_levels_that_are_resized(healthy, tmp_path):
     assert [fault.name for fault in examine(healthy).faults] == ['tap-not-found']
 
 
-def test_a_classifier_is_examined_too(tmp_path, monkeypatch):
-    """The same images are in every class, so that any teacher is right in a quarter of them."""
+@pytest.fixture
+def classifiers(tmp_path, monkeypatch):
+    """A distillation of classifiers. The same images are in every class, so that any is right in a quarter of them."""
     monkeypatch.chdir(tmp_path)
     for label in range(4):
         for index in range(8):
@@ -628,7 +629,7 @@ def test_a_classifier_is_examined_too(tmp_path, monkeypatch):
         ),
     )
     student = tiny_classifier()
-    cfg = Config(
+    return Config(
         dict(
             model=dict(
                 type='mmrkd.Distiller',
@@ -644,7 +645,10 @@ def test_a_classifier_is_examined_too(tmp_path, monkeypatch):
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         )
     )
-    report = examine(cfg)
+
+
+def test_a_classifier_is_examined_too(classifiers):
+    report = examine(classifiers)
     assert [fault.name for fault in report.faults] == ['teacher-untrained'], str(report)
     assert 'the teacher on 32 validation images: accuracy/top1 25' in str(report)
     assert 'level 0  pooled, 64 channels  level 0  pooled, 96 channels  64 -> 96' in str(report)
@@ -697,3 +701,25 @@ def test_a_training_does_not_begin_and_says_why(mistake, healthy, tmp_path):
 def test_every_fault_is_seeded():
     named = {name for _, names in [*SEEDED.values(), *WARNED.values()] for name in names}
     assert set(FAULTS) - named == {'config-unreadable', 'command-line', 'method-refused', 'build-failed'}
+
+
+def test_views_are_known(classifiers):
+    """A pipeline without the second view, one with it, and images that are mixed."""
+    classifiers.model.methods = [dict(type='mmrkd.CRLD')]
+    report = examine(classifiers)
+    assert {fault.name for fault in report.faults} == {'views-missing', 'teacher-untrained'}, str(report)
+    assert "dict(type='MultiView', num_views=[1, 1], transforms=[[...plain view...], [...strong view...]])" in str(
+        report
+    )
+    flip = [dict(type='RandomFlip', prob=0.5)]
+    pipeline = classifiers.train_dataloader.dataset.pipeline
+    classifiers.train_dataloader = deepcopy(classifiers.train_dataloader)
+    views = dict(type='MultiView', num_views=[1, 1], transforms=[flip, flip])
+    classifiers.train_dataloader.dataset.pipeline = [pipeline[0], views, pipeline[1]]
+    report = examine(classifiers)
+    assert {fault.name for fault in report.faults} == {'teacher-untrained'}, str(report)
+    assert 'crld sees 2 views of each image, so that a step has as many passes' in str(report)
+    classifiers.data_preprocessor.batch_augments = dict(augments=dict(type='CutMix', alpha=1.0))
+    report = examine(classifiers)
+    assert {fault.name for fault in report.faults} == {'views-mixed'}, str(report)
+    assert '(CutMix)' in str(report)

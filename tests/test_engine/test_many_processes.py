@@ -83,7 +83,8 @@ def wrap(model):
 def backward(model, batch):
     module = model.module if hasattr(model, 'module') else model
     data = module.data_preprocessor(batch, True)
-    losses = model(data['inputs'], data['data_samples'], mode='loss')
+    further = (data['inputs'].flip(3),) if any(method.views for method in module.methods.values()) else ()
+    losses = model(data['inputs'], data['data_samples'], mode='loss', views=further)
     module.parse_losses(losses)[0].backward()
 
 
@@ -101,6 +102,8 @@ METHODS = {
     'era, none': [dict(ERA, twi_on='none', w_res=0)],
     'era, a branch waits': [dict(ERA, start_branches=2)],
     'fitnets off': [ERA, dict(FITNETS, w_feat=0)],
+    'crld': [dict(type='mmrkd.CRLD', tau_weak=0.4, tau_strong=0.3)],
+    'tred': [dict(type='mmrkd.TRED', w_mmd=0, standardize=False)],
 }
 
 
@@ -126,6 +129,46 @@ class TestGradients:
                     assert result[name] is None or not result[name].any(), name
                 else:
                     torch.testing.assert_close(result[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+class TestPassesAndPhases:
+    """Methods that look at other images of the same batch are those of their process; what is learnt is shared."""
+
+    @staticmethod
+    def several_passes(rank, number, teachers):
+        methods = [dict(type='mmrkd.R2KD', rank='soft'), dict(type='mmrkd.DSKD', w_exit_task=0.1)]
+        methods += [dict(type='mmrkd.SSKD', w_ce=1.0), dict(type='mmrkd.TRED')]
+        model = wrap(model_of('classifier', teachers, methods))
+        fingerprint = model.module.teacher.fingerprint()
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        for _ in range(2):
+            logs = model.train_step(share(batch_of('classifier'), rank, number), wrapper)
+        finite = all(torch.isfinite(torch.as_tensor(value)) for value in logs.values())
+        return finite and model.module.teacher.fingerprint() == fingerprint, model.module.state_dict()
+
+    @staticmethod
+    def two_phases(rank, number, teachers):
+        """As PhaseHook does it: the model is wrapped anew when another phase begins."""
+        model = model_of('classifier', teachers, [dict(type='mmrkd.SSKD', schedule='first', head_epochs=1)])
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+        before, moved = deepcopy(model.state_dict()), []
+        for phase in ('head', 'student'):
+            model.methods[0].enter_phase(phase)
+            wrapped = wrap(model)
+            for _ in range(2):
+                wrapped.train_step(share(batch_of('classifier'), rank, number), wrapper)
+            after = model.state_dict()
+            moved.append({'teacher_head' in name for name in after if not torch.equal(after[name], before[name])})
+            before = deepcopy(after)
+        return moved == [{True}, {False}], before
+
+    @pytest.mark.parametrize('task', ['several_passes', 'two_phases'])
+    def test_all_processes_go_on_together(self, task, teachers, tmp_path):
+        found = processes(2, getattr(self, task), tmp_path, teachers)
+        assert all(isinstance(result, tuple) for result in found), found
+        (right, first), (also_right, second) = found
+        assert right and also_right
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 class TestSchedule:

@@ -89,6 +89,62 @@ def test_it_resumes_in_each_phase_and_between_them_to_the_same_end(finished, pha
     assert all(torch.equal(found[name], value) for name, value in finished.state.items())
 
 
+class Ramp(Hook):
+    """Notes what a method is told of the progress, and the term that goes by it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        (method,) = runner.model.methods.values()
+        term = outputs.get('sskd.loss_ss', outputs.get('tred.loss_reg'))
+        self.seen.append((*method.progress, None if term is None else float(torch.as_tensor(term).detach())))
+
+
+RAMPED = {
+    'first': dict(type='mmrkd.SSKD', schedule='first', head_epochs=3),
+    'beside': dict(type='mmrkd.SSKD', head_epochs=2),
+    'tred': dict(type='mmrkd.TRED', begin=2.0),
+}
+
+
+class TestRamps:
+    """Six epochs of one iteration: a method that waits for an epoch, and is interrupted before and behind it."""
+
+    @pytest.fixture(scope='class')
+    def run(self, run_cfg, tmp_path_factory):
+        def run(name, folder=None, **changes):
+            folder = folder or tmp_path_factory.mktemp(name)
+            cfg = run_cfg(folder, methods=[RAMPED[name]])
+            cfg.custom_hooks.append(dict(type='mmrkd.PhaseHook'))
+            cfg.train_cfg.update(max_epochs=6, val_interval=6)
+            cfg.train_dataloader.batch_size = 8
+            cfg.merge_from_dict(changes)
+            ramp, runner = Ramp(), Runner.from_cfg(cfg)
+            runner.register_hook(ramp)
+            runner.train()
+            return SimpleNamespace(folder=folder, state=runner.model.state_dict(), seen=ramp.seen)
+
+        return run
+
+    @pytest.mark.parametrize('name', RAMPED)
+    def test_it_goes_on_where_it_was(self, run, name):
+        whole = run(name)
+        assert [(epochs, share) for epochs, share, _ in whole.seen] == [(e, pytest.approx(e / 6)) for e in range(6)]
+        terms = [term for *_, term in whole.seen]
+        if name == 'first':
+            assert terms[:3] == [None] * 3 and min(terms[3:]) > 0
+        else:
+            assert terms[:3] == [0, 0, 0] and min(terms[3:]) > 0
+        for epoch in (2, 4):
+            start = str(whole.folder / f'epoch_{epoch}.pth')
+            rest = run(name, resume=True, load_from=start, default_hooks=dict(checkpoint=None))
+            assert rest.seen == whole.seen[epoch:]
+            assert all(torch.equal(rest.state[key], value) for key, value in whole.state.items())
+        plain = torch.load(whole.folder / 'epoch_6.pth', weights_only=False)['state_dict']
+        assert list(plain) == [key for key in whole.state if not key.startswith('methods.')]
+
+
 @pytest.mark.parametrize(
     'changes, message',
     [

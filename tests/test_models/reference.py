@@ -190,6 +190,13 @@ def task_total(losses):
     return sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if 'loss' in k)
 
 
+def standardized(feats, by):
+    """In units of each channel of ``by``; one that is as good as dead counts the less the less it moves."""
+    mean, std = by.mean((0, 2, 3), keepdim=True), by.std((0, 2, 3), unbiased=False, keepdim=True)
+    dead = torch.minimum(std.mean(), (0.01 * std.mean()) ** 2 / std.clamp(min=1e-12))
+    return (feats - mean) / torch.maximum(std, dead).clamp(min=1e-3)
+
+
 def second_teacher(teacher, double=True):
     """Another copy of a teacher, in evaluation mode, which no line of the package has touched."""
     model = build_model(teacher['cfg'])

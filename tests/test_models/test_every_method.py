@@ -25,7 +25,12 @@ KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isin
 METHODS = {
     name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')
 }
-ARGUMENTS = dict(gdkd=dict(k=2), crosskd=dict(layer=1))  # of four classes, and of heads with one convolution
+ARGUMENTS = dict(
+    gdkd=dict(k=2),  # of four classes
+    crosskd=dict(layer=1),  # of heads with one convolution
+    dskd=dict(student_layers=[f'backbone.student.layer{i}' for i in (1, 2, 3)]),  # the pair has no stages of its own
+    l2sp=dict(parts='head'),  # where a bias has the shape of the teacher's
+)
 OFF = dict(gdkd=dict(weights=(0, 0, 0), w_task=0))  # where the arguments are not the weights themselves
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
 STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
@@ -52,7 +57,8 @@ def build(kind, teachers, methods):
 
 def step(distiller, kind, seed, **how):
     inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed, **how))
-    total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
+    further = dict(views=(inputs.flip(3) * 0.9,)) if any(m.views for m in distiller.methods.values()) else {}
+    total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss', **further))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values()), log
     total.backward()
     return {name.split('.')[0] for name in log if '.' in name}

@@ -78,7 +78,7 @@ def test_batch_augments_with_several_views_are_refused():
     cfg = tiny_classifier()
     cfg['data_preprocessor']['batch_augments'] = dict(augments=dict(type='Mixup', alpha=0.8))
     own = build_model(cfg).data_preprocessor
-    with pytest.raises(ValueError, match='batch augments .* take batch_augments out'):
+    with pytest.raises(ValueError, match=r'batch augments \(Mixup\) .* take batch_augments out'):
         ViewsPreprocessor(own)(two_views()[0], True)
 
 
@@ -122,6 +122,16 @@ class TestDistiller:
         distiller = self.build(wide_classifier)
         with pytest.raises(ValueError, match=r"reads the views \['strong'\], but the batch has 1 .*MultiView"):
             self.losses(distiller, classification_batch())
+
+    def test_mixed_images_are_refused_while_it_is_built_unless_no_such_method_is_on(self, wide_classifier):
+        cfg = tiny_classifier()
+        augments = [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
+        cfg['data_preprocessor']['batch_augments'] = dict(augments=augments)
+        with pytest.raises(ValueError, match=r'\(Mixup, CutMix\) mix the images of each view compared by twoviews'):
+            build_distiller(cfg, wide_classifier, [TwoViews()])
+        off = TwoViews()
+        off.weights, off.w = {'w': 'loss_two'}, 0.0
+        assert build_distiller(cfg, wide_classifier, [off])
 
     def test_without_such_a_method_nothing_stands_around_the_preprocessor(self, wide_classifier):
         distiller = build_distiller(tiny_classifier(), wide_classifier, [dict(type='mmrkd.FitNets')])

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmrkd.models import Distiller, DistillMethod
+from mmrkd.models import Distiller, DistillMethod, Progress
 from mmrkd.registry import HOOKS
 
 
@@ -18,6 +18,9 @@ class PhaseHook(Hook):
 
     DDP learns which parameters will have gradients when it is built, and waits for all of them. So the model is wrapped
     anew, on all processes, whenever a phase begins; ``find_unused_parameters`` is not needed.
+
+    It also tells each method how far the training is (:attr:`DistillMethod.progress`), which depends on the number of
+    iterations alone, so that a ramp goes on in a resumed run where it was.
     """
 
     priority = 'VERY_HIGH'
@@ -51,8 +54,22 @@ class PhaseHook(Hook):
         """Takes what is frozen out of the training mode, into which the loop puts the model after this hook's turn."""
         for method in _phased(runner):
             method.hold_frozen()
+        for method in _methods(runner):
+            method.progress = Progress(_epochs(runner), runner.iter / runner.max_iters)
+
+
+def _epochs(runner: Runner) -> float:
+    """Finished epochs with fractions; whole ones where a stream of data does not know its length."""
+    try:
+        return runner.iter / len(runner.train_dataloader)
+    except TypeError:
+        return float(runner.epoch)
 
 
 def _phased(runner: Runner) -> list[DistillMethod]:
+    return [method for method in _methods(runner) if method.phases]
+
+
+def _methods(runner: Runner) -> list[DistillMethod]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return [method for method in model.methods.values() if method.phases] if isinstance(model, Distiller) else []
+    return list(model.methods.values()) if isinstance(model, Distiller) else []

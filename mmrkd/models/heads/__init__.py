@@ -4,6 +4,7 @@ from mmrkd.models.heads.copy_variant import CopyVariant
 from mmrkd.models.heads.knowledge_bridge import KnowledgeBridge
 from mmrkd.models.heads.output_mimicry import OutputMimicry, logit_divergence
 from mmrkd.models.heads.peer import Peer, fit_grid
+from mmrkd.models.heads.pruned_copy import pruned_copy
 from mmrkd.models.heads.teacher_head import TeacherHead, sum_losses
 from mmrkd.models.heads.teacher_statistics import TeacherStatistics
 
@@ -16,5 +17,6 @@ __all__ = [
     'TeacherStatistics',
     'fit_grid',
     'logit_divergence',
+    'pruned_copy',
     'sum_losses',
 ]

@@ -1,8 +1,12 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
 from mmrkd.models.losses.channel_wise import channel_divergence
+from mmrkd.models.losses.correlation import hard_ranks, rank_distance, soft_ranks, value_distance
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
+from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
+from mmrkd.models.losses.deep_supervision import allocated_weights
+from mmrkd.models.losses.disentanglement import median_distance, squared_mmd
 from mmrkd.models.losses.explained_variance import explained_variance
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
@@ -26,6 +30,7 @@ from mmrkd.models.losses.modules import (
 )
 from mmrkd.models.losses.pearson import pearson_distance
 from mmrkd.models.losses.relation import relation_distance
+from mmrkd.models.losses.self_supervision import kept_rows, turned_similarities
 from mmrkd.models.losses.standardization import standardize_logits
 from mmrkd.models.losses.transformed import transformed_matching
 
@@ -36,6 +41,7 @@ __all__ = [
     'KLDivergenceLoss',
     'SigmoidKLLoss',
     'align_statistics',
+    'allocated_weights',
     'attention_distance',
     'background_kl',
     'box_distribution_kl',
@@ -44,6 +50,7 @@ __all__ = [
     'box_overlaps',
     'channel_divergence',
     'cosine_distance',
+    'cross_view_kl',
     'decoupled_kl',
     'explained_variance',
     'feature_mse',
@@ -51,14 +58,24 @@ __all__ = [
     'focal_terms',
     'generation_error',
     'grouped_kl',
+    'hard_ranks',
+    'kept_kl',
+    'kept_rows',
     'kl_divergence',
+    'median_distance',
     'pearson_distance',
     'quality_focal',
+    'rank_distance',
     'ranked_groups',
     'relation_distance',
     'sigmoid_kl',
+    'soft_ranks',
     'squared_error',
+    'squared_mmd',
     'standardize_logits',
+    'sure_of',
     'transformed_matching',
+    'turned_similarities',
     'valuable_region',
+    'value_distance',
 ]

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -28,6 +28,18 @@ class Phase:
     name: str
     distils: bool = True
     task_weight: float = 1.0
+
+
+class Progress(NamedTuple):
+    """How far a training is.
+
+    Attributes:
+        epochs: Finished epochs, with fractions.
+        share: Finished share of the whole, in [0, 1].
+    """
+
+    epochs: float
+    share: float
 
 
 class DistillMethod(BaseModule):
@@ -63,10 +75,16 @@ class DistillMethod(BaseModule):
             not be one.
         compares_classes: Whether the classes of teacher and data must agree: it reads more than features.
         views: Names of further views of the images that it reads, see :class:`mmrkd.models.ViewsPreprocessor`.
+        made_views: Names of further views that it makes itself of the finished batch, see :meth:`make_views`.
+        joint: Whether the student sees all views of this method in one pass, as one BatchNorm batch; otherwise each
+            has a pass and a BatchNorm batch of its own, and running statistics move once for each. A teacher is in
+            evaluation mode and does not care.
         statistics: BatchNorm statistics under which the method sees its teacher, see :meth:`FrozenTeacher.extract`.
         phases: In their order; empty if the training has none. :class:`mmrkd.engine.hooks.PhaseHook` enters them.
         phase_epochs: Epochs after which the second, third, ... phase begins.
         needed_hooks: Names of hooks without which it would silently train something else.
+        progress: How far the training is, for a method with a ramp of its own. Kept by
+            :class:`mmrkd.engine.hooks.PhaseHook`; ``None`` where there is none.
         scale: Factor on the method's own losses, which a schedule moves; at 0 the method is not run.
         on_duty: ``False`` while another teacher of a sequence has its turn.
         refused: Variants that this pair of models cannot have -> why.
@@ -88,9 +106,12 @@ class DistillMethod(BaseModule):
     needs_teacher: bool = True
     compares_classes: bool = True
     views: tuple[str, ...] = ()
+    made_views: tuple[str, ...] = ()
+    joint: bool = False
     phases: tuple[Phase, ...] = ()
     phase_epochs: tuple[int, ...] = ()
     needed_hooks: tuple[str, ...] = ()
+    progress: Optional[Progress] = None
     scale: float = 1.0
     on_duty: bool = True
     refused: Mapping[str, str] = MappingProxyType({})
@@ -131,6 +152,11 @@ class DistillMethod(BaseModule):
         phase = self._present_phase()
         return self.task_weight if phase is None else phase.task_weight
 
+    @property
+    def num_views(self) -> int:
+        """How many views of an image it reads: as many passes of student and teacher does a step cost."""
+        return 1 + len(self.views) + len(self.made_views)
+
     def idle_parameters(self) -> list[nn.Parameter]:
         """Returns the trained parameters that this step gives no gradient to: all of them while the method is off.
 
@@ -144,6 +170,20 @@ class DistillMethod(BaseModule):
         Raises:
             ValueError: They do not fit; the message says what was expected and found.
         """
+
+    def make_views(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Returns views that the method makes of the finished batch, one for each of :attr:`made_views`.
+
+        Called once in each step in which it is run. What it draws it must draw from torch's generators, whose state is
+        saved: a resumed run is exact.
+
+        Args:
+            inputs: Images as the student sees them, ``(N, 3, H, W)``. Not to be changed.
+
+        Returns:
+            Name -> images of the same shape.
+        """
+        return {}
 
     @abstractmethod
     def losses(self, student: StudentView, teacher: Optional[TeacherView], samples: Sequence) -> dict[str, Tensor]:

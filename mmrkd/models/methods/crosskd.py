@@ -106,6 +106,7 @@ class CrossKD(DistillMethod):
             setattr(self, name, getattr(self.recipe, name) if getattr(self, name) is None else getattr(self, name))
         if self.w_centerness and not self.recipe.w_centerness:
             raise ValueError(f'CrossKD: a {type(pair.student.head).__name__} has no w_centerness, only ATSS does')
+        pair.require_same_classes('CrossKD')
         pair.require_same_layout('CrossKD')
         pair.require_same_pixels('CrossKD')
         adapters = pair.student, pair.teacher.adapter

@@ -15,5 +15,12 @@ def require_positive(method: str, **values: float) -> None:
         raise ValueError(f'{method}: a number > 0 expected, found {_listed(wrong)}')
 
 
+def require_share(method: str, **values: float) -> None:
+    """Raises ValueError if a share, such as a probability, is not in [0, 1]."""
+    wrong = {name: value for name, value in values.items() if not 0 <= value <= 1}
+    if wrong:
+        raise ValueError(f'{method}: a number from 0 to 1 expected, found {_listed(wrong)}')
+
+
 def _listed(values: dict[str, float]) -> str:
     return ', '.join(f'{name}={value}' for name, value in values.items())

@@ -104,6 +104,7 @@ class SemiOnlineKD(DistillMethod):
         pair.require_ground_truth('SemiOnlineKD')
         self._choose_defaults(pair.match.vectors)
         if any((self.w_teacher_bridge, self.w_student_bridge, self.w_bridge_student)):
+            pair.require_same_classes('SemiOnlineKD')
             pair.require_same_layout('SemiOnlineKD')
             self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
         if self.teacher_bn == 'train':

@@ -1,6 +1,8 @@
 """Necks: modules on the student's features, usable in an ordinary mmdet or mmpretrain config."""
 
+from mmrkd.models.necks.auxiliary_branch import AuxiliaryBranch
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
+from mmrkd.models.necks.disentangler import Disentangler
 from mmrkd.models.necks.feature_generator import FeatureGenerator, draw_kept
 from mmrkd.models.necks.global_context import GlobalContext
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
@@ -9,7 +11,9 @@ from mmrkd.models.necks.projection import Projection, linear_part, pointwise
 from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 
 __all__ = [
+    'AuxiliaryBranch',
     'ChannelStandardizer',
+    'Disentangler',
     'FeatureGenerator',
     'GlobalContext',
     'MultiBranchResidualNeck',
