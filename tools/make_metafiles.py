@@ -20,7 +20,7 @@ COMMENT = '# Made by tools/make_metafiles.py.\n'
 TASKS = {'imagenet': ('ImageNet-1k', 'Image Classification'), 'cifar10': ('CIFAR-10', 'Image Classification')}
 TASKS |= {'cifar100': ('CIFAR-100', 'Image Classification'), 'coco': ('COCO', 'Object Detection')}
 TASKS |= {'deeppcb': ('DeepPCB', 'Object Detection'), 'bccd': ('BCCD', 'Object Detection')}
-TASKS |= {'digits': ('Digit scenes', 'Object Detection')}
+TASKS |= {'digits': ('Digit scenes', 'Object Detection'), 'cub200': ('CUB-200-2011', 'Image Classification')}
 
 
 def main(check: bool) -> None:
