@@ -75,7 +75,7 @@ class Run:
 
 
 def wanted_runs(pairs: Iterable[str], rows: Sequence[str], seeds: Iterable[int], search: bool = False) -> list[Run]:
-    """Returns the runs of some pairs, rows and seeds, each teacher first.
+    """Returns the runs of some pairs, rows and seeds, each teacher that they need first.
 
     Args:
         pairs: Their names.
@@ -85,13 +85,15 @@ def wanted_runs(pairs: Iterable[str], rows: Sequence[str], seeds: Iterable[int],
     """
     runs: list[Run] = []
     for pair in pairs:
-        runs.append(teacher_of(Run(pair, TEACHER)))
+        own: list[Run] = []
         for seed in seeds:
             for row in rows:
                 if plan.ROWS[row].methods_for(pair, plan.PAIRS[pair]) is None:
                     continue
                 settings = _settings(row, pair) if search else [()]
-                runs += [Run(pair, row, seed, setting) for setting in settings]
+                own += [Run(pair, row, seed, setting) for setting in settings]
+        teachers = [teacher_of(run) for run in own if run.needs_teacher]
+        runs += [*teachers, *own]
     return list(dict.fromkeys(runs))
 
 
