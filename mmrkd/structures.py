@@ -200,6 +200,8 @@ class _View:
         taps: Outputs of the modules that methods asked for, by module name.
         views: All views of the same images by their names, this one included, where a method reads several
             (:attr:`DistillMethod.views`).
+        once: What the head assigned to this batch, for passes that would assign the same once more
+            (:class:`mmrkd.adapters.assigned.AssignedOnce`).
     """
 
     inputs: Tensor
@@ -208,6 +210,7 @@ class _View:
     compute_outputs: Callable[[], Any] = lambda: None
     taps: dict[str, Any] = field(default_factory=dict)
     views: Mapping = field(default_factory=dict)
+    once: Any = None
     _outputs: Any = field(default=None, repr=False)
 
     @property

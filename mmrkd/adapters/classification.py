@@ -123,10 +123,10 @@ class ClassificationAdapter(ModelAdapter):
         """
         return self.head_outputs(feats) if len(call.args) + len(call.kwargs) > 1 else call.output
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(self, feats: Any, inputs: Tensor, samples: Samples, capture: Any = None) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`; what the loss writes into the head (Seesaw counts samples) is put back."""
         with unchanged(self.head.modules() if self.head is not None else self.model.modules()):
-            return self.task_loss(feats, inputs, samples)
+            return self.task_loss(feats, inputs, samples, capture)
 
 
 def _scores(outputs: Any) -> Tensor:

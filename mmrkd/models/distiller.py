@@ -189,6 +189,11 @@ class Distiller(BaseModel):
                 levels = pair.match.student_levels[s], pair.match.teacher_levels[t]
                 print_log(f'matched: student {levels[0]} <- teacher{of} {levels[1]}', 'current')
 
+    def train(self, mode: bool = True) -> 'Distiller':
+        """Enters training or evaluation, once it is known that the last step was sound (:class:`LossGuard`)."""
+        self.guard.settle()
+        return super().train(mode)
+
     def init_weights(self) -> None:
         """Initialises the student as the plain run would, then what it inherits and what the methods train."""
         self.student.init_weights()

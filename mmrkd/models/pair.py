@@ -22,6 +22,7 @@ class Pair:
         match: Levels matched by stride; ``None`` without a teacher.
         layout_gap: ``None`` if the outputs of both heads can be compared one by one, otherwise what differs.
         student_cfg: Model config of the student.
+        assigns_alike: Whether the two heads assign the same targets to a batch, whatever they predict.
         convert: Makes the teacher's input out of the student's. It belongs to the pair: another distiller may share
             the teacher.
     """
@@ -32,6 +33,7 @@ class Pair:
     layout_gap: Optional[str] = None
     convert: Optional[InputConverter] = None
     student_cfg: Optional[dict] = None
+    assigns_alike: bool = False
 
     @classmethod
     def of(
@@ -61,7 +63,8 @@ class Pair:
                 'features'
             )
         convert = InputConverter(student.model.data_preprocessor, teacher.model.data_preprocessor, teacher.input_size)
-        return cls(student, teacher, match, layout_gap(own_layout, others_layout), convert, student_cfg)
+        gap, alike = layout_gap(own_layout, others_layout), student.assigns_like(teacher.adapter)
+        return cls(student, teacher, match, gap, convert, student_cfg, alike)
 
     def student_feats(self, feats: Any) -> Features:
         """Returns the student's matched features; all of them without a teacher."""

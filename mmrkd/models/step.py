@@ -7,7 +7,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.adapters.assigned import TargetCapture
+from mmrkd.adapters.assigned import AssignedOnce, TargetCapture
 from mmrkd.models.methods import DistillMethod
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
@@ -52,9 +52,8 @@ class Step:
         calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
         with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats = adapter.extract(inputs)
-            capture = TargetCapture() if any(method.reads_targets for method in active) else None
-            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
-        self.assigned = None if capture is None else capture.assigned
+            self.capture = TargetCapture(reads=any(method.reads_targets for method in active))
+            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, self.capture)
         self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
         self.teacher_passes: dict[tuple, TeacherView] = {}
 
@@ -73,7 +72,7 @@ class Step:
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
-        view.assigned, view.calls = self.assigned, self.calls
+        view.assigned, view.calls, view.once = self.capture.assigned, self.calls, self.capture.once
         return self._with_views(view, partial(self._student_view_of, method))
 
     def teacher_view(self, method: DistillMethod) -> Optional[TeacherView]:
@@ -113,6 +112,8 @@ class Step:
                 _wanted(sharing, 'teacher_taps') if name is None else (),
                 method.statistics,
             )
+            alike = name is None and method.pair.assigns_alike
+            self.teacher_passes[key].once = self.capture.once if alike else AssignedOnce()
         return self.teacher_passes[key]
 
     def _student_input(self, name: str) -> tuple[Tensor, Any]:

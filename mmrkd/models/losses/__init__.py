@@ -13,6 +13,7 @@ from mmrkd.models.losses.functional import (
     feature_mse,
     kl_divergence,
     sigmoid_kl,
+    softmax_kl_rows,
 )
 from mmrkd.models.losses.localization import box_kl, valuable_region
 from mmrkd.models.losses.masked_generation import generation_error, squared_error
@@ -55,6 +56,7 @@ __all__ = [
     'ranked_groups',
     'relation_distance',
     'sigmoid_kl',
+    'softmax_kl_rows',
     'squared_error',
     'standardize_logits',
     'transformed_matching',

@@ -79,6 +79,14 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1
     return F.kl_div(log_student, log_teacher, reduction='batchmean', log_target=True) * tau**2
 
 
+def softmax_kl_rows(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
+    """As :func:`kl_divergence`, ``(N,)``: of each row by itself."""
+    _check_logits(student_logits, teacher_logits, tau)
+    log_student = F.log_softmax(_precise(student_logits) / tau, dim=1)
+    log_teacher = F.log_softmax(_precise(teacher_logits.detach()) / tau, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim=1) * tau**2
+
+
 def sigmoid_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
     r"""Bernoulli KL divergence of independent scores, for the dense logits of sigmoid heads.
 

@@ -1,7 +1,7 @@
 """ERA: Expandable Residual Approximation."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from mmengine.logging import print_log
