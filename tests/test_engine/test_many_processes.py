@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.engine.step_counts import count_step
 from mmrkd.stack import release
 from mmrkd.testing import (
     build_distiller,
@@ -128,6 +129,22 @@ class TestGradients:
                     torch.testing.assert_close(result[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+class TestMessages:
+    """What the processes say to each other beyond the gradients that are averaged and what mmdet's heads exchange."""
+
+    @staticmethod
+    def count(rank, number, teachers):
+        found = {}
+        for name, cfg in dict(kd=dict(type='mmrkd.KD'), fitnets=FITNETS, era=ERA).items():
+            model = model_of('retinanet', teachers, [cfg])
+            data = model.data_preprocessor(share(batch_of('retinanet'), rank, number), True)
+            found[name] = count_step(model, lambda: model(**data, mode='loss'))[0].own_messages  # noqa: B023
+        return found
+
+    def test_a_standardiser_exchanges_its_statistics_at_once_and_nothing_else_does(self, teachers, tmp_path):
+        assert processes(2, self.count, tmp_path, teachers) == [dict(kd=0, fitnets=1, era=1)] * 2
+
+
 class TestSchedule:
     @staticmethod
     def off_and_on(rank, number, teachers):
@@ -210,8 +227,9 @@ class TestFaults:
         return unchanged, model.module.state_dict()
 
     def test_all_processes_stop(self, teachers, tmp_path):
+        """One says why; the other is left alone by it, without having asked at each step."""
         found = processes(2, self.one_bad_batch, tmp_path, teachers, 'stop')
-        assert 'a loss of another process is not finite' in found[0]
+        assert 'RuntimeError' in found[0]
         assert 'fitnets.loss_feat' in found[1]
 
     def test_all_processes_skip(self, teachers, tmp_path):
