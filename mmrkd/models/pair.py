@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from torch import Tensor, nn
 
@@ -10,6 +10,14 @@ from mmrkd.adapters import ModelAdapter
 from mmrkd.models.input_converter import InputConverter
 from mmrkd.models.teacher import FrozenTeacher
 from mmrkd.structures import Features, LevelMatch, TeacherView, match_levels, on_student_grid
+
+
+class TeacherPass(NamedTuple):
+    """What a teacher's body gave: for its own images, on its own grid."""
+
+    inputs: Tensor
+    feats: Any
+    taps: dict[str, Any]
 
 
 @dataclass
@@ -71,26 +79,32 @@ class Pair:
         features = self.student.features(feats)
         return features if self.match is None else tuple(features[s] for s, _ in self.match.pairs)
 
-    def teacher_view(
-        self,
-        inputs: Tensor,
-        samples: Sequence,
-        student_feats: Features,
-        tap_names: Sequence[str] = (),
-        statistics: Optional[nn.Module] = None,
-    ) -> TeacherView:
-        """Runs the teacher's body on the student's images.
+    def teacher_pass(
+        self, inputs: Tensor, samples: Sequence, tap_names: Sequence[str] = (), statistics: Optional[nn.Module] = None
+    ) -> TeacherPass:
+        """Runs the teacher's body on the student's images; nothing of the student's own pass is needed.
 
         Args:
             inputs: Images as the student sees them.
             samples: Their data samples.
-            student_feats: Matched features of the student, whose grid counts.
             tap_names: Modules of the teacher whose outputs are wanted.
             statistics: See :meth:`FrozenTeacher.extract`.
         """
         inputs = self.convert(inputs, samples)
         with self.teacher.adapter.tapped(tap_names) as taps:
-            all_feats = self.teacher.extract(inputs, statistics)
+            return TeacherPass(inputs, self.teacher.extract(inputs, statistics), taps)
+
+    def teacher_view(
+        self, done: TeacherPass, student_feats: Features, statistics: Optional[nn.Module] = None
+    ) -> TeacherView:
+        """Brings what the teacher computed to the grid of the student.
+
+        Args:
+            done: The teacher's pass.
+            student_feats: Matched features of the student, whose grid counts.
+            statistics: As for the pass.
+        """
+        all_feats = done.feats
         features = self.teacher.adapter.features(all_feats)
         feats, cropped = [], {}
         for (s, t), own in zip(self.match.pairs, student_feats):
@@ -101,11 +115,11 @@ class Pair:
                 cropped[t] = feats[-1]
         all_feats = self.teacher.adapter.replace(all_feats, cropped)
         return TeacherView(
-            inputs=inputs,
+            inputs=done.inputs,
             feats=tuple(feats),
             all_feats=all_feats,
             compute_outputs=lambda: self.teacher.outputs(all_feats, statistics),
-            taps=taps,
+            taps=done.taps,
         )
 
     def require_same_layout(self, what: str) -> None:

@@ -9,12 +9,17 @@ from torch import Tensor
 from mmrkd.adapters import ModelAdapter
 from mmrkd.adapters.assigned import AssignedOnce, TargetCapture
 from mmrkd.models.methods import DistillMethod
+from mmrkd.models.pair import TeacherPass
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
 
 
 class Step:
     """Runs the student with its own losses and hands each method its views, inside one ``with`` block.
+
+    The teachers' bodies run before the student's: what they need for a moment is free again when the student begins to
+    keep what its backward pass will need. They are in evaluation mode and draw no random numbers, so that nothing but
+    the memory depends on the order.
 
     What it computed is dropped at the end of the block: lazy views and the step refer to each other, and nothing may
     wait for the cyclic garbage collector with a GPU's memory.
@@ -49,13 +54,17 @@ class Step:
         for method in active:
             if method.views:
                 self.others = name_views(names, views, method.views, method.name)
+        self.teacher_passes: dict[tuple, TeacherPass] = {}
+        self.teacher_views: dict[tuple, TeacherView] = {}
+        for method in active:
+            if method.needs_teacher:
+                self._teacher_pass(method, None, inputs)
         calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
         with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats = adapter.extract(inputs)
             self.capture = TargetCapture(reads=any(method.reads_targets for method in active))
             self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, self.capture)
         self.student_passes: dict[Optional[str], tuple[Tensor, Any]] = {None: (inputs, feats)}
-        self.teacher_passes: dict[tuple, TeacherView] = {}
 
     def __enter__(self) -> 'Step':
         return self
@@ -66,6 +75,7 @@ class Step:
         self.shown.clear()
         self.student_passes.clear()
         self.teacher_passes.clear()
+        self.teacher_views.clear()
 
     def student_view(self, method: DistillMethod) -> StudentView:
         """Returns what a method sees of the student."""
@@ -101,24 +111,26 @@ class Step:
 
     def _teacher_view_of(self, method: DistillMethod, name: Optional[str]) -> TeacherView:
         """One pass for each teacher and view; a method with statistics of its own sees a teacher of its own."""
-        key = (method.teacher, name, None if method.statistics is None else id(method.statistics))
+        key = _key(method, name)
+        if key not in self.teacher_views:
+            inputs, feats = self.student_passes[None]  # views have one size, so their features have one grid
+            done = self._teacher_pass(method, name, inputs if name is None else self.others[name])
+            view = method.pair.teacher_view(done, method.pair.student_feats(feats), method.statistics)
+            view.once = self.capture.once if name is None and method.pair.assigns_alike else AssignedOnce()
+            self.teacher_views[key] = view
+        return self.teacher_views[key]
+
+    def _teacher_pass(self, method: DistillMethod, name: Optional[str], inputs: Tensor) -> TeacherPass:
+        key = _key(method, name)
         if key not in self.teacher_passes:
-            inputs, feats = self.student_passes[None] if name is None else self._student_input(name)
             sharing = [m for m in self.active if m.teacher == method.teacher and m.statistics is method.statistics]
-            self.teacher_passes[key] = method.pair.teacher_view(
-                inputs,
-                self.samples,
-                method.pair.student_feats(feats),
-                _wanted(sharing, 'teacher_taps') if name is None else (),
-                method.statistics,
-            )
-            alike = name is None and method.pair.assigns_alike
-            self.teacher_passes[key].once = self.capture.once if alike else AssignedOnce()
+            taps = _wanted(sharing, 'teacher_taps') if name is None else ()
+            self.teacher_passes[key] = method.pair.teacher_pass(inputs, self.samples, taps, method.statistics)
         return self.teacher_passes[key]
 
-    def _student_input(self, name: str) -> tuple[Tensor, Any]:
-        """Views have one size, so the grid of the plain view's features is that of another view, too."""
-        return self.others[name], self.student_passes[None][1]
+
+def _key(method: DistillMethod, name: Optional[str]) -> tuple:
+    return method.teacher, name, None if method.statistics is None else id(method.statistics)
 
 
 def _wanted(active: Sequence[DistillMethod], taps: str) -> list[str]:
