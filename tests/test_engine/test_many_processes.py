@@ -101,6 +101,7 @@ METHODS = {
     'era, last': [dict(ERA, twi_on='last', w_feat=0, w_kd=0)],
     'era, none': [dict(ERA, twi_on='none', w_res=0)],
     'era, a branch waits': [dict(ERA, start_branches=2)],
+    'era, judged in turn': [dict(ERA, twi_every=2, w_res=0, w_feat=0)],
     'fitnets off': [ERA, dict(FITNETS, w_feat=0)],
 }
 
