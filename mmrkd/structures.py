@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional
 
 import torch.nn.functional as F
@@ -70,6 +70,25 @@ class LevelMatch:
     def covers_teacher(self) -> bool:
         """Whether every level that the teacher's head reads has a counterpart in the student."""
         return len(self.pairs) == len(self.teacher_levels)
+
+    def restricted(self, levels: Optional[Sequence[int]]) -> 'LevelMatch':
+        """Returns the match of some of the pairs alone; ``None``: of all.
+
+        Args:
+            levels: Places among the matched levels, 0 the finest; negative ones count from the end.
+
+        Raises:
+            ValueError: There is no such level, or none is left.
+        """
+        if levels is None:
+            return self
+        count = len(self.pairs)
+        chosen = sorted({index % count for index in levels if -count <= index < count})
+        if not chosen or len(chosen) != len(list(levels)):
+            raise ValueError(
+                f'levels: expected different places among the {count} matched levels, found {list(levels)}'
+            )
+        return replace(self, pairs=tuple(self.pairs[index] for index in chosen))
 
 
 class NoCommonStride(ValueError):
@@ -200,6 +219,8 @@ class _View:
         taps: Outputs of the modules that methods asked for, by module name.
         views: All views of the same images by their names, this one included, where a method reads several
             (:attr:`DistillMethod.views`).
+        once: What the head assigned to this batch, for passes that would assign the same once more
+            (:class:`mmrkd.adapters.assigned.AssignedOnce`).
     """
 
     inputs: Tensor
@@ -208,6 +229,7 @@ class _View:
     compute_outputs: Callable[[], Any] = lambda: None
     taps: dict[str, Any] = field(default_factory=dict)
     views: Mapping = field(default_factory=dict)
+    once: Any = None
     _outputs: Any = field(default=None, repr=False)
 
     @property

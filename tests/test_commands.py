@@ -1,5 +1,6 @@
 """The command as a new user types it."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -13,7 +14,8 @@ from mmengine.config import Config
 import mmrkd.commands
 from mmrkd.commands import COMMANDS, main
 from mmrkd.commands.report import config_of
-from mmrkd.engine.benchmark import PARTS, Timing, ratio, table
+from mmrkd.engine.benchmark import PARTS, Benchmark, Timing
+from mmrkd.engine.step_counts import StepCounts
 from mmrkd.engine.testing_options import augment_test, draw_predictions
 from mmrkd.testing import NUM_CLASSES
 
@@ -208,19 +210,40 @@ class TestOptionsOfATest:
 
 class TestBenchmark:
     def test_numbers_by_hand(self):
-        timings = dict(zip(PARTS, (Timing([2.0, 4.0, 3.0]), Timing([1.0, 1.0, 1.0]), Timing([6.0, 5.0, 10.0], 10**6))))
-        assert timings[PARTS[0]].quartiles == (2.5, 3.0, 3.5) and ratio(timings) == 6 / (3 + 1)
-        assert '| distillation step | 6000.0 | 5500.0 to 8000.0 | 1 |' in table(timings)
-        assert 'R = distillation / (plain + teacher) = 1.500' in table(timings)
-        assert Timing([2.0]).quartiles == (2.0, 2.0, 2.0)
+        mb, g = 10**6, 10**9
+        parts = [Timing([2.0, 4.0, 3.0], 40 * mb, 10 * g), Timing([1.0] * 3, 5 * mb, 4 * g)]
+        parts += [Timing([0.5, 1.0, 1.5], 7 * mb, 6 * g), Timing([6.0, 5.0, 10.0], 60 * mb, 21 * g)]
+        weights = dict(student=20 * mb, teacher=30 * mb, methods=mb)
+        found = Benchmark(dict(zip(PARTS, parts)), StepCounts(1, 1, 1, 2, 0, 54), weights, 10 * mb)
+        assert parts[0].quartiles == (2.5, 3.0, 3.5) and Timing([2.0]).quartiles == (2.0, 2.0, 2.0)
+        expected = dict(R=6 / 4, R_star=6 / 5, R_flops=21 / 14, R_star_flops=21 / 20, memory=110 / 100)
+        assert found.ratios() == pytest.approx(expected) and found.as_dict()['ratios'] == found.ratios()
+        text = found.table()
+        assert '| distillation step | 6000.0 | 5500.0 to 8000.0 | 21 | 60 |' in text
+        assert 'R = distillation / (plain + teacher) = 1.500; in operations 1.500' in text
+        assert 'R* = distillation / (plain + teacher + formula) = 1.200; in operations 1.050' in text
+        assert 'memory / bound = 1.100; bound 100 MB' in text
+        assert 'teacher 1 body, 2 head; waits for the device: 0 of mmrkd, 54 in all' in text
+
+    def test_what_was_not_measured_has_no_ratio(self):
+        found = Benchmark({part: Timing([1.0]) for part in PARTS})
+        assert found.ratios()['R_flops'] is None and 'memory / bound = -' in found.table()
 
     @pytest.mark.parametrize('images', [(), ('--generated', '96', '96')], ids=['real', 'generated'])
-    def test_of_a_composed_distillation(self, images, squares, capsys):
+    def test_of_a_composed_distillation(self, images, squares, capsys, tmp_path):
         teacher = ('--teacher', squares.teacher, '--teacher-ckpt', squares.ckpt, '--method', 'era')
-        main(['benchmark', squares.student, *teacher, '--steps', '2', '--warmup', '1', '--device', 'cpu', *images])
-        text = capsys.readouterr().out
+        file = tmp_path / 'step.json'
+        steps = ('--steps', '2', '--warmup', '1', '--device', 'cpu', '--json', str(file))
+        main(['benchmark', squares.student, *teacher, *steps, *images])
+        text, found = capsys.readouterr().out, json.loads(file.read_text())
         assert all(f'| {part} | ' in text for part in PARTS)
-        assert 1 < float(text.split('(plain + teacher) = ')[1]) < 20
+        parts, ratios = found['parts'], found['ratios']
+        assert 1 < ratios['R'] < 20 and ratios['R_star'] < ratios['R']
+        below = sum(parts[part]['flops'] for part in PARTS[:3])
+        assert parts['distillation step']['flops'] == pytest.approx(below, rel=1e-6), 'a step is its parts'
+        assert all(len(part['seconds']) == 2 and part['memory'] > 0 for part in parts.values())
+        assert ratios['memory'] == found['memory']['needed'] / found['memory']['bound'] > 1
+        assert found['counts'] == {**found['counts'], 'student_bodies': 1, 'teacher_bodies': 1, 'own_waits': 0}
 
     def test_a_plain_config_has_nothing_to_compare(self, squares):
         with pytest.raises(SystemExit, match='expected a distillation'):

@@ -15,7 +15,7 @@ from mmrkd.testing import (
     tiny_retinanet,
 )
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')]
 DEVICE = 'cuda'
 FAMILIES = {
     'retinanet': (tiny_retinanet(), tiny_retinanet(12, 24), detection_batch),

@@ -59,7 +59,8 @@ ALLOWED = {
     'mmrkd.models.attendance': set(),
     'mmrkd.models.building': GROUND | {'mmrkd.models.methods', 'mmrkd.models.teacher'},
     'mmrkd.models.views_preprocessor': set(),
-    'mmrkd.models.step': GROUND | {'mmrkd.adapters', 'mmrkd.models.methods', 'mmrkd.models.views_preprocessor'},
+    'mmrkd.models.step': GROUND
+    | {f'mmrkd.{room}' for room in ('adapters', 'models.methods', 'models.pair', 'models.views_preprocessor')},
     'mmrkd.models.loss_guard': set(),
     'mmrkd.models.state_names': set(),
     'mmrkd.models.inheritance': GROUND,

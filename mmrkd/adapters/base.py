@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from mmrkd.adapters.assigned import TargetCapture, kept_targets
+from mmrkd.adapters.assigned import TargetCapture, assign_alike, kept_targets
 from mmrkd.adapters.dry_runs import DryRuns
 from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
@@ -77,14 +77,19 @@ class ModelAdapter(DryRuns, ABC):
         Raises:
             KeyError: The model has no module of that name; the nearest names are suggested.
         """
-        modules = dict(self.model.named_modules()) if names else {}
-        for name in names:
-            if name not in modules:
-                children = [child for child, _ in self.model.named_children()]
-                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
-                raise KeyError(f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?')
-        behind = [child for name in names for child in modules[name.rpartition('.')[0]].children()]
-        return _unchanged_taps({name: modules[name] for name in names}, behind, every=every, inputs=inputs)
+        modules = {name: self._module(name) for name in names}
+        behind = [child for name in names for child in self._module(name.rpartition('.')[0]).children()]
+        return _unchanged_taps(modules, behind, every=every, inputs=inputs)
+
+    def _module(self, name: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(name)  # not by a walk through all modules: this is done each step
+        except AttributeError:
+            modules = dict(self.model.named_modules())
+            children = [child for child, _ in self.model.named_children()]
+            near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or children
+            text = f'{type(self.model).__name__} has no module {name!r}. Did you mean one of {near}?'
+            raise KeyError(text) from None
 
     def features(self, feats: Any) -> Features:
         """Returns the distillable features in ``feats``, in the model's own order (mostly finest first)."""
@@ -204,7 +209,8 @@ class ModelAdapter(DryRuns, ABC):
             feats: Features of the model, or estimates in the same structure.
             inputs: Images ``(N, 3, H, W)`` that they belong to.
             samples: Data samples with ground truth.
-            capture: Receives the targets that the head assigned to its predictions on the way. Defaults to None.
+            capture: Receives the targets that the head assigned to its predictions on the way, and has those that it
+                would assign once more. Defaults to None.
 
         Returns:
             The loss dictionary and the outputs of :attr:`head` seen on the way (``None`` if it was not called).
@@ -215,7 +221,8 @@ class ModelAdapter(DryRuns, ABC):
             calls = stack.enter_context(tap_outputs(taps, inputs=True))
             kept: list[Any] = []
             if capture is not None and hasattr(self.head, 'get_targets'):
-                kept = stack.enter_context(kept_targets(self.head))
+                stack.enter_context(capture.once.reused(self.head))
+                kept = stack.enter_context(kept_targets(self.head)) if capture.reads else []
             losses = self.model.loss(inputs, copied(self.samples_for(inputs, samples)))
         outputs = self.plain_outputs(calls['head'], feats) if 'head' in calls else None
         if kept:
@@ -229,6 +236,10 @@ class ModelAdapter(DryRuns, ABC):
     def samples_for(self, inputs: Tensor, samples: Samples) -> Samples:
         """Returns samples that say of ``inputs`` what they say of the student's: where these are padded further."""
         return samples
+
+    def assigns_like(self, other: 'ModelAdapter') -> bool:
+        """Whether the heads of two models assign the same targets to the same batch, whatever they predict."""
+        return assign_alike(self.head, other.head)
 
     @property
     def assigns(self) -> bool:
@@ -252,9 +263,11 @@ class ModelAdapter(DryRuns, ABC):
         """Scores regions ``(R, 5)`` by a second stage: ``(R, K + 1)`` with the background last."""
         raise NotImplementedError(self.region_obstacle)
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(
+        self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
+    ) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`, but leaves out what the batch has no ground truth for. For teachers."""
-        return self.task_loss(feats, inputs, samples)
+        return self.task_loss(feats, inputs, samples, capture)
 
     def predict(self, feats: Any, inputs: Tensor, samples: Samples) -> Sequence:
         """Predicts from given features, with the model's own post-processing."""

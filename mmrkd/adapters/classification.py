@@ -122,7 +122,8 @@ class ClassificationAdapter(ModelAdapter):
         """
         given = [sample.get('gt_score') for sample in samples]
         if any(score is None for score in given):
-            return F.one_hot(self.targets(samples), self.num_classes).float()
+            labels = self.targets(samples)  # not one_hot, which looks at every label and lets a GPU wait
+            return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
         return torch.stack(given).float()
 
     def task_loss(self, feats: Any, inputs: Tensor, samples: Samples, *args: Any, **kwargs: Any) -> tuple[dict, Any]:
@@ -141,10 +142,10 @@ class ClassificationAdapter(ModelAdapter):
         """
         return self.head_outputs(feats) if len(call.args) + len(call.kwargs) > 1 else call.output
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(self, feats: Any, inputs: Tensor, samples: Samples, capture: Any = None) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`; what the loss writes into the head (Seesaw counts samples) is put back."""
         with unchanged(self.head.modules() if self.head is not None else self.model.modules()):
-            return self.task_loss(feats, inputs, samples)
+            return self.task_loss(feats, inputs, samples, capture)
 
 
 def _scores(outputs: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """mmdet detectors: one-stage, two-stage, DETR-like, with or without masks."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Optional
 
 from mmengine.structures import InstanceData
@@ -12,6 +13,7 @@ from mmrkd.adapters.judging import (
     check_ground_truth,
     check_text,
     heads_in_training,
+    needed_ground_truth,
     one_branch_predicts,
     without_mask_head,
 )
@@ -139,12 +141,19 @@ class DetectionAdapter(DenseOutputs):
         check_text(self.model, samples)
         return super().predict(feats, inputs, samples)
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(
+        self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
+    ) -> tuple[dict[str, Any], Any]:
         """Computes the detector's own losses, without its mask branch where the batch has no masks.
 
         Raises:
             ValueError: The batch lacks ground truth that the detector cannot do without.
         """
-        check_ground_truth(self.model, samples)
+        check_ground_truth(type(self.model).__name__, self.needed_ground_truth, samples)
         with heads_in_training(self.model), without_mask_head(self.model, samples):
-            return self.task_loss(feats, inputs, samples)
+            return self.task_loss(feats, inputs, samples, capture)
+
+    @cached_property
+    def needed_ground_truth(self) -> dict[str, str]:
+        """Fields that the detector's own losses cannot do without -> where they come from; looked up once."""
+        return needed_ground_truth(self.model)

@@ -55,8 +55,8 @@ def without_mask_head(model: nn.Module, samples: Samples) -> Iterator[None]:
         roi_head.mask_head = mask_head
 
 
-def check_ground_truth(model: nn.Module, samples: Samples) -> None:
-    """Raises ValueError if a batch lacks ground truth that a detector's losses cannot do without."""
+def needed_ground_truth(model: nn.Module) -> dict[str, str]:
+    """Returns which fields of a sample a detector's losses cannot do without, and where each comes from."""
     semantic = [m for m in (model, getattr(model, 'roi_head', None)) if getattr(m, 'semantic_head', None) is not None]
     others = [child for name, child in model.named_children() if name != 'roi_head']
     masks = hasattr(model, 'mask_head') or any(hasattr(m, 'loss_mask') for child in others for m in child.modules())
@@ -65,11 +65,22 @@ def check_ground_truth(model: nn.Module, samples: Samples) -> None:
         'gt_sem_seg': 'LoadAnnotations with_seg' if semantic else '',
         'text': TEXT if reads_text(model) else '',
     }
-    missing = missing_in(samples, *(field for field, source in needed.items() if source))
+    return {field: source for field, source in needed.items() if source}
+
+
+def check_ground_truth(name: str, needed: dict[str, str], samples: Samples) -> None:
+    """Raises ValueError if a batch lacks ground truth.
+
+    Args:
+        name: Name of the detector's class.
+        needed: What it needs, see :func:`needed_ground_truth`.
+        samples: The batch.
+    """
+    missing = missing_in(samples, *needed) if needed else []
     if missing:
         sources = ', '.join(needed[field] for field in missing)
         raise ValueError(
-            f"TWI needs the ground truth of the teacher's own losses: {type(model).__name__} needs {missing}, and the "
+            f"TWI needs the ground truth of the teacher's own losses: {name} needs {missing}, and the "
             f'data has none. Load it ({sources}), or use features alone: ERA with twi_on="none" and w_kd=0, or FitNets'
         )
 

@@ -54,7 +54,9 @@ class WholeClassificationAdapter(ClassificationAdapter):
         """Computes the loss of the logits that ``feats`` are."""
         return self.model._get_loss(feats, copied(samples)), feats
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(
+        self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
+    ) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`; what the loss writes into itself is put back."""
         with unchanged(self._loss.modules()):
             return self.task_loss(feats, inputs, samples)

@@ -1,5 +1,6 @@
 """The pre-flight check in brief, at the start of a training."""
 
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class CheckHook(Hook):
         else:
             with untouched_randomness(), quiet():
                 examine_run(deepcopy(model), datasets, runner.cfg, report, thorough=False)
+            gc.collect()  # heads and their samplers refer to each other: the copy would wait for the next collection
         if report.faults:
             raise FaultError(f'{report.problems}\n{HOW_TO_GO_ON}')
         print_log(f'pre-flight check ({HOW_TO_SKIP})\n{report}', 'current')

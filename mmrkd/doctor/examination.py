@@ -36,6 +36,8 @@ from mmrkd.models import Distiller
 from mmrkd.models.methods import DEFAULT
 from mmrkd.structures import LevelMatch
 
+BRIEF_BATCH, BRIEF_IMAGES = 2, 8  # of detectors: images of the step and for the teacher, where the check is brief
+
 
 def examine(cfg: Config, images: Optional[int] = None, ignore: Iterable[str] = ()) -> Report:
     """Builds everything that a training needs, tries one step and evaluates the teacher on a few images.
@@ -89,8 +91,10 @@ def examine_run(
         cfg: Config of the run.
         report: Receives what is found.
         images: Validation images for the teacher.
-        thorough: See :func:`mmrkd.doctor.trial.try_batch`.
+        thorough: See :func:`mmrkd.doctor.trial.try_batch`; if not, fewer images of detectors are looked at.
     """
+    if not thorough and distiller.adapter.task == 'detection':
+        images = images or BRIEF_IMAGES
     boxes: dict[str, list[Boxes]] = {}
     with report.expecting('data-unreadable'):
         boxes = examine_annotations(cfg, datasets, report)
@@ -121,8 +125,10 @@ def _examine_step(
     with report.expecting('optimizer'):
         examine_schedule(distiller, cfg, max(1, len(dataset) // wanted), report)
     with report.expecting('data-unreadable', FileNotFoundError='missing-images'):
-        indices = spread(len(dataset), wanted)
-        batch = next(iter(small_loader(dataset, indices, loader)))
+        if not thorough and distiller.adapter.task == 'detection':
+            loader = dict(loader, batch_size=min(loader.get('batch_size', 1), BRIEF_BATCH))
+            wanted = loader['batch_size']
+        batch = next(iter(small_loader(dataset, spread(len(dataset), wanted), loader)))
         for part in boxes:
             examine_reach(part, anchor_sizes(distiller.student), scale_of(batch), report)
     if batch is not None:

@@ -214,6 +214,11 @@ class Distiller(BaseModel):
                 'current',
             )
 
+    def train(self, mode: bool = True) -> 'Distiller':
+        """Enters training or evaluation, once it is known that the last step was sound (:class:`LossGuard`)."""
+        self.guard.settle()
+        return super().train(mode)
+
     def init_weights(self) -> None:
         """Initialises the student as the plain run would, then what it inherits and what the methods train."""
         self.student.init_weights()

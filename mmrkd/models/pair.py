@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,14 @@ from mmrkd.adapters import ModelAdapter
 from mmrkd.models.input_converter import InputConverter
 from mmrkd.models.teacher import FrozenTeacher
 from mmrkd.structures import Features, LevelMatch, StudentView, TeacherView, match_levels, on_student_grid
+
+
+class TeacherPass(NamedTuple):
+    """What a teacher's body gave: for its own images, on its own grid."""
+
+    inputs: Tensor
+    feats: Any
+    taps: dict[str, Any]
 
 
 @dataclass
@@ -23,6 +31,7 @@ class Pair:
         match: Levels matched by stride; ``None`` without a teacher.
         layout_gap: ``None`` if the outputs of both heads can be compared one by one, otherwise what differs.
         student_cfg: Model config of the student.
+        assigns_alike: Whether the two heads assign the same targets to a batch, whatever they predict.
         convert: Makes the teacher's input out of the student's. It belongs to the pair: another distiller may share
             the teacher.
     """
@@ -33,6 +42,7 @@ class Pair:
     layout_gap: Optional[str] = None
     convert: Optional[InputConverter] = None
     student_cfg: Optional[dict] = None
+    assigns_alike: bool = False
 
     @classmethod
     def of(
@@ -64,33 +74,40 @@ class Pair:
                 'features'
             )
         convert = InputConverter(student.model.data_preprocessor, teacher.model.data_preprocessor, teacher.input_size)
-        return cls(student, teacher, match, layout_gap(own_layout, others_layout), convert, student_cfg)
+        gap, alike = layout_gap(own_layout, others_layout), student.assigns_like(teacher.adapter)
+        return cls(student, teacher, match, gap, convert, student_cfg, alike)
 
     def student_feats(self, feats: Any) -> Features:
         """Returns the student's matched features; all of them without a teacher."""
         features = self.student.features(feats)
         return features if self.match is None else tuple(features[s] for s, _ in self.match.pairs)
 
-    def teacher_view(
-        self,
-        inputs: Tensor,
-        samples: Sequence,
-        student_feats: Features,
-        tap_names: Sequence[str] = (),
-        statistics: Optional[nn.Module] = None,
-    ) -> TeacherView:
-        """Runs the teacher's body on the student's images.
+    def teacher_pass(
+        self, inputs: Tensor, samples: Sequence, tap_names: Sequence[str] = (), statistics: Optional[nn.Module] = None
+    ) -> TeacherPass:
+        """Runs the teacher's body on the student's images; nothing of the student's own pass is needed.
 
         Args:
             inputs: Images as the student sees them.
             samples: Their data samples.
-            student_feats: Matched features of the student, whose grid counts.
             tap_names: Modules of the teacher whose outputs are wanted.
             statistics: See :meth:`FrozenTeacher.extract`.
         """
         inputs = self.convert(inputs, samples)
         with self.teacher.adapter.tapped(tap_names) as taps:
-            all_feats = self.teacher.extract(inputs, statistics)
+            return TeacherPass(inputs, self.teacher.extract(inputs, statistics), taps)
+
+    def teacher_view(
+        self, done: TeacherPass, student_feats: Features, statistics: Optional[nn.Module] = None
+    ) -> TeacherView:
+        """Brings what the teacher computed to the grid of the student.
+
+        Args:
+            done: The teacher's pass.
+            student_feats: Matched features of the student, whose grid counts.
+            statistics: As for the pass.
+        """
+        all_feats = done.feats
         features = self.teacher.adapter.features(all_feats)
         feats, cropped = [], {}
         for (s, t), own in zip(self.match.pairs, student_feats):
@@ -101,11 +118,11 @@ class Pair:
                 cropped[t] = feats[-1]
         all_feats = self.teacher.adapter.replace(all_feats, cropped)
         return TeacherView(
-            inputs=inputs,
+            inputs=done.inputs,
             feats=tuple(feats),
             all_feats=all_feats,
             compute_outputs=lambda: self.teacher.outputs(all_feats, statistics),
-            taps=taps,
+            taps=done.taps,
             region_logits=lambda rois: self.teacher.region_logits(all_feats, rois),
         )
 

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.adapters.assigned import TargetCapture
+from mmrkd.adapters.assigned import AssignedOnce, TargetCapture
 from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.models.methods import DistillMethod
+from mmrkd.models.pair import TeacherPass
 from mmrkd.models.views_preprocessor import name_views
 from mmrkd.structures import NamedViews, StudentView, TeacherView
 
 
 class Step:
     """Runs the student with its own losses and hands each method its views, inside one ``with`` block.
+
+    The teachers' bodies run before the student's: what they need for a moment is free again when the student begins to
+    keep what its backward pass will need. They are in evaluation mode and draw no random numbers, so that nothing but
+    the memory depends on the order.
 
     What it computed is dropped at the end of the block: lazy views and the step refer to each other, and nothing may
     wait for the cyclic garbage collector with a GPU's memory.
@@ -53,17 +58,20 @@ class Step:
                 self.others = name_views(names, views, method.views, method.name)
         self.made = {method.name: method.make_views(inputs) for method in active}
         together = {key: image for m in active if m.joint for key, image in self._images(m).items()}
+        self.teacher_passes: dict[tuple, TeacherPass] = {}
+        self.teacher_views: dict[tuple, TeacherView] = {}
+        for method in active:
+            if method.needs_teacher:
+                self._teacher_pass(method, None, inputs)
         calls = adapter.tapped(_wanted(active, 'student_calls'), every=True)
         with adapter.tapped(_wanted(active, 'student_taps')) as self.taps, calls as self.calls:
             feats, *others = self._extract([inputs, *together.values()])
-            regions = any(method.reads_regions for method in active)
-            targets = regions or any(method.reads_targets for method in active)
-            capture = TargetCapture(regions) if targets else None
-            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, capture)
-        self.assigned, self.regions = (None, None) if capture is None else (capture.assigned, capture.regions)
+            wants_regions = any(method.reads_regions for method in active)
+            reads = any(method.reads_targets for method in active)
+            self.capture = TargetCapture(reads, wants_regions=wants_regions)
+            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, self.capture)
         self.student_passes: dict[Hashable, tuple[Tensor, Any]] = {None: (inputs, feats)}
         self.student_passes.update(zip(together, zip(together.values(), others)))
-        self.teacher_passes: dict[tuple, TeacherView] = {}
 
     def __enter__(self) -> 'Step':
         return self
@@ -74,13 +82,15 @@ class Step:
         self.shown.clear()
         self.student_passes.clear()
         self.teacher_passes.clear()
+        self.teacher_views.clear()
 
     def student_view(self, method: DistillMethod) -> StudentView:
         """Returns what a method sees of the student."""
         inputs, feats = self.student_passes[None]
         outputs = self.outputs
         view = StudentView(inputs, method.pair.student_feats(feats), feats, lambda: outputs, self.taps)
-        view.assigned, view.regions, view.calls = self.assigned, self.regions, self.calls
+        view.assigned, view.regions, view.calls = self.capture.assigned, self.capture.regions, self.calls
+        view.once = self.capture.once
         return self._with_views(view, method, self._student_view_of)
 
     def student_features(self, method: DistillMethod) -> list[Any]:
@@ -142,22 +152,29 @@ class Step:
 
     def _teacher_view_of(self, method: DistillMethod, image: Hashable) -> TeacherView:
         """One pass for each teacher and view; a method with statistics of its own sees a teacher of its own."""
-        key = (method.teacher, image, None if method.statistics is None else id(method.statistics))
+        key = _key(method, image)
+        if key not in self.teacher_views:
+            inputs, feats = self.student_passes[None]  # views have one size, so their features have one grid
+            done = self._teacher_pass(method, image, inputs if image is None else self._image(image))
+            view = method.pair.teacher_view(done, method.pair.student_feats(feats), method.statistics)
+            view.once = self.capture.once if image is None and method.pair.assigns_alike else AssignedOnce()
+            self.teacher_views[key] = view
+        return self.teacher_views[key]
+
+    def _teacher_pass(self, method: DistillMethod, image: Hashable, inputs: Tensor) -> TeacherPass:
+        key = _key(method, image)
         if key not in self.teacher_passes:
-            # Views have one size, so the grid of the plain view's features is that of another view, too.
-            inputs, feats = self.student_passes[None]
             sharing = [m for m in self.active if m.teacher == method.teacher and m.statistics is method.statistics]
-            self.teacher_passes[key] = method.pair.teacher_view(
-                inputs if image is None else self._image(image),
-                self.samples,
-                method.pair.student_feats(feats),
-                _wanted(sharing, 'teacher_taps') if image is None else (),
-                method.statistics,
-            )
+            taps = _wanted(sharing, 'teacher_taps') if image is None else ()
+            self.teacher_passes[key] = method.pair.teacher_pass(inputs, self.samples, taps, method.statistics)
         return self.teacher_passes[key]
 
     def _image(self, key: Hashable) -> Tensor:
         return self.made[key[0]][key[1]] if isinstance(key, tuple) else self.others[key]
+
+
+def _key(method: DistillMethod, image: Hashable) -> tuple:
+    return method.teacher, image, None if method.statistics is None else id(method.statistics)
 
 
 def _part(tensors: Any, index: int, count: int) -> Any:

@@ -4,7 +4,7 @@ import mmdet.models  # noqa: F401 - what is registered by a first import inside 
 import pytest
 import torch
 
-from mmrkd.adapters.assigned import TargetCapture, read_targets
+from mmrkd.adapters.assigned import AssignedOnce, TargetCapture, assign_alike, assigns_alone, read_targets
 from mmrkd.adapters.detection import DetectionAdapter
 from mmrkd.support.trial import _tell_the_time, generated_batch, lighten, load_stock_config, small_variant
 from mmrkd.testing import (
@@ -13,6 +13,7 @@ from mmrkd.testing import (
     detection_batch,
     model_inputs,
     tiny_classifier,
+    tiny_faster_rcnn,
     tiny_gfl,
     tiny_retinanet,
 )
@@ -99,6 +100,97 @@ def test_a_classifier_has_none():
     capture = TargetCapture()
     adapter.task_loss(adapter.extract(inputs), inputs, samples, capture=capture)
     assert capture.assigned is None
+
+
+def counted(adapter):
+    """Counts the assignments of a head, below what may be reused."""
+    calls = []
+    own = adapter.head._get_targets_single
+    adapter.head._get_targets_single = lambda *args, **kwargs: calls.append(1) or own(*args, **kwargs)
+    return calls
+
+
+class TestOnce:
+    """A second pass of a batch, with other features."""
+
+    @pytest.fixture(params=[tiny_retinanet(), tiny_gfl(), 'atss'], ids=['retinanet', 'gfl', 'atss'])
+    def adapter(self, request):
+        cfg = stock(request.param) if isinstance(request.param, str) else request.param
+        adapter = DetectionAdapter(build_model(cfg).train())
+        adapter.dry_run()
+        return adapter
+
+    def losses(self, adapter, seed, capture=None, size=None):
+        images = generated_batch(adapter, size or adapter.dry_size, 0)
+        inputs, samples = model_inputs(adapter.model, images)
+        generator = torch.Generator().manual_seed(seed)
+        feats = adapter.extract(inputs)
+        feats = adapter.replace(feats, {i: torch.randn(f.shape, generator=generator) for i, f in enumerate(feats)})
+        return adapter.task_loss(feats, inputs, samples, capture)[0]
+
+    def test_it_is_assigned_once_and_the_losses_are_the_same_bit_for_bit(self, adapter):
+        expected, once = [self.losses(adapter, seed) for seed in (1, 2)], AssignedOnce()
+        calls = counted(adapter)
+        found = [self.losses(adapter, seed, TargetCapture(reads=False, once=once)) for seed in (1, 2)]
+        assert len(calls) == 2, 'one for each image'
+        assert found[0] != found[1]
+        for pass_, wanted in zip(found, expected):
+            for name, terms in wanted.items():
+                assert all(torch.equal(*pair) for pair in zip(pass_[name], terms)), name
+
+    def test_on_another_grid_it_is_assigned_anew(self, adapter):
+        once, size = AssignedOnce(), adapter.dry_size * 2
+        self.losses(adapter, 1, TargetCapture(reads=False, once=once))
+        calls = counted(adapter)
+        found = self.losses(adapter, 1, TargetCapture(reads=False, once=once), size)
+        assert len(calls) == 2
+        for name, terms in self.losses(adapter, 1, None, size).items():
+            assert all(torch.equal(*pair) for pair in zip(found[name], terms)), name
+
+    def test_targets_that_a_loss_has_written_into_are_assigned_anew(self):
+        adapter, once = DetectionAdapter(build_model(tiny_retinanet()).train()), AssignedOnce()
+        self.losses(adapter, 1, TargetCapture(reads=False, once=once))
+        calls = counted(adapter)
+        once._known[2][0][0].fill_(0)
+        self.losses(adapter, 1, TargetCapture(reads=False, once=once))
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize('name', ['tood', 'rtmdet', 'vfnet'])
+    def test_heads_that_look_at_predictions_assign_each_time(self, name):
+        assert not assigns_alone(build_model(stock(name)).bbox_head)
+
+    def test_a_sampler_that_draws_at_random_draws_each_time(self):
+        assert not assigns_alone(build_model(tiny_faster_rcnn()).rpn_head)
+
+    def test_nor_is_an_exchanged_function_trusted(self):
+        head = build_model(tiny_retinanet()).bbox_head
+        assert assigns_alone(head)
+        head.get_targets = lambda *args, **kwargs: None
+        assert not assigns_alone(head)
+
+    def test_two_heads_assign_alike_whatever_their_width(self):
+        small, wide = (build_model(tiny_retinanet(8, width)).bbox_head for width in (16, 24))
+        assert assign_alike(small, wide) and not assign_alike(small, build_model(tiny_gfl()).bbox_head)
+        assert not assign_alike(None, None)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            dict(anchor_generator=dict(tiny_retinanet()['bbox_head']['anchor_generator'], ratios=[0.5, 1.0, 4.0])),
+            dict(bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2])),
+            dict(num_classes=7),
+            dict(reg_decoded_bbox=True),
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_and_not_with_other(self, change):
+        one, other = (build_model(tiny_retinanet(**head)).bbox_head for head in ({}, change))
+        assert not assign_alike(one, other)
+
+    def test_and_not_with_another_assigner(self):
+        other = tiny_retinanet()
+        other['train_cfg']['assigner']['pos_iou_thr'] = 0.6
+        assert not assign_alike(build_model(tiny_retinanet()).bbox_head, build_model(other).bbox_head)
 
 
 class TestReading:

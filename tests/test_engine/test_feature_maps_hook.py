@@ -70,7 +70,8 @@ def test_what_era_shows_adds_up(tmp_path):
     own = method.pair.student_feats(feats)
     from mmrkd.structures import StudentView
 
-    maps = method.pictures(StudentView(inputs, own, feats), method.pair.teacher_view(inputs, samples, own))
+    teacher = method.pair.teacher_view(method.pair.teacher_pass(inputs, samples), own)
+    maps = method.pictures(StudentView(inputs, own, feats), teacher)
     assert list(maps) == ['teacher', 'student', 'residual', 'D_1', 'D_2', 'left over']
     for level in range(3):
         f_t, h_0, r_1, d_1, d_2, left = (features[level] for features in maps.values())

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook
+from mmrkd.engine.step_counts import count_step
 from mmrkd.stack import release
 from mmrkd.testing import (
     build_distiller,
@@ -101,6 +102,7 @@ METHODS = {
     'era, last': [dict(ERA, twi_on='last', w_feat=0, w_kd=0)],
     'era, none': [dict(ERA, twi_on='none', w_res=0)],
     'era, a branch waits': [dict(ERA, start_branches=2)],
+    'era, judged in turn': [dict(ERA, twi_every=2, w_res=0, w_feat=0)],
     'fitnets off': [ERA, dict(FITNETS, w_feat=0)],
     'crld': [dict(type='mmrkd.CRLD', tau_weak=0.4, tau_strong=0.3)],
     'tred': [dict(type='mmrkd.TRED', w_mmd=0, standardize=False)],
@@ -169,6 +171,22 @@ class TestPassesAndPhases:
         (right, first), (also_right, second) = found
         assert right and also_right
         assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+class TestMessages:
+    """What the processes say to each other beyond the gradients that are averaged and what mmdet's heads exchange."""
+
+    @staticmethod
+    def count(rank, number, teachers):
+        found = {}
+        for name, cfg in dict(kd=dict(type='mmrkd.KD'), fitnets=FITNETS, era=ERA).items():
+            model = model_of('retinanet', teachers, [cfg])
+            data = model.data_preprocessor(share(batch_of('retinanet'), rank, number), True)
+            found[name] = count_step(model, lambda: model(**data, mode='loss'))[0].own_messages  # noqa: B023
+        return found
+
+    def test_a_standardiser_exchanges_its_statistics_at_once_and_nothing_else_does(self, teachers, tmp_path):
+        assert processes(2, self.count, tmp_path, teachers) == [dict(kd=0, fitnets=1, era=1)] * 2
 
 
 class TestSchedule:
@@ -274,8 +292,9 @@ class TestFaults:
         return unchanged, model.module.state_dict()
 
     def test_all_processes_stop(self, teachers, tmp_path):
+        """One says why; the other is left alone by it, without having asked at each step."""
         found = processes(2, self.one_bad_batch, tmp_path, teachers, 'stop')
-        assert 'a loss of another process is not finite' in found[0]
+        assert 'RuntimeError' in found[0]
         assert 'fitnets.loss_feat' in found[1]
 
     def test_all_processes_skip(self, teachers, tmp_path):

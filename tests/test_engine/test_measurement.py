@@ -124,7 +124,7 @@ def test_era_says_how_much_of_the_residual_its_branches_explain(kind, teachers):
     inputs, samples = model_inputs(distiller, batch)
     with torch.no_grad():
         feats = method.pair.student_feats(distiller.adapter.extract(inputs))
-        teacher = method.pair.teacher_view(inputs, samples, feats, (), None).feats
+        teacher = method.pair.teacher_view(method.pair.teacher_pass(inputs, samples), feats).feats
         if method.neck.standardizer is not None:  # measure_step has shown it one batch more; the same one
             method.neck.standardizer.update(teacher)
             teacher = method.neck.standardizer.normalize(teacher)

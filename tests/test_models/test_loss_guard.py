@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -33,6 +35,34 @@ class TestAlone:
     def test_finite_losses_pass_as_they_are(self, parameter):
         losses = dict(loss_cls=torch.ones(()), loss_list=[torch.zeros(()), torch.ones(2)], acc=torch.tensor(torch.nan))
         assert LossGuard()(losses, SAMPLES, [parameter]) is losses
+
+    def test_late_it_names_the_step_that_it_was_and_not_the_one_that_it_is(self, parameter):
+        guard, hub = LossGuard(late=True), MessageHub.get_instance('run')
+        good, bad = dict(loss=torch.ones(())), {'loss': torch.ones(()), 'kd.loss_kd': torch.tensor(torch.inf)}
+        hub.update_info('iter', 6)
+        assert guard(bad, SAMPLES, [parameter]) is bad
+        hub.update_info('iter', 7)
+        with pytest.raises(ValueError) as error:
+            guard(good, SAMPLES[1:], [parameter])
+        assert "not finite at iteration 6: kd.loss_kd. The images: ['a.jpg', 7, 'unnamed']. It was found one" in str(
+            error.value
+        )
+        assert guard(good, SAMPLES, [parameter]) is good  # nothing is said twice
+
+    def test_what_was_not_read_yet_is_read_before_anything_is_saved(self, parameter):
+        guard, bad = LossGuard(late=True), dict(loss=torch.tensor(torch.nan))
+        guard(bad, SAMPLES, [parameter])
+        with pytest.raises(ValueError, match='not finite: loss. The images'):
+            guard.settle()
+        guard.settle()
+        guard(dict(loss=torch.ones(())), SAMPLES, [parameter])
+        guard.settle()
+
+    def test_a_copy_of_a_guard_that_waits_waits_for_the_same(self, parameter):
+        guard = LossGuard(late=True)
+        guard(dict(loss=torch.tensor(torch.nan)), SAMPLES, [parameter])
+        with pytest.raises(ValueError, match='not finite'):
+            copy.deepcopy(guard).settle()
 
     @pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
     def test_the_message_names_the_terms_the_iteration_and_the_images(self, parameter, value):
@@ -121,6 +151,14 @@ class TestInTheDistiller:
         assert logs['loss'].item() == 0
         for name, parameter in model.named_parameters():
             assert torch.equal(parameter, before[name]), name
+
+    def test_no_epoch_begins_and_nothing_is_evaluated_before_the_last_step_is_known(self, distiller):
+        for stage in ('train', 'eval'):
+            model = distiller()
+            model.guard.late = True
+            model(*model_inputs(model, detection_batch()), mode='loss')
+            with pytest.raises(ValueError, match='not finite.*: overflowing.loss_far'):
+                getattr(model, stage)()
 
 
 KINDS = {

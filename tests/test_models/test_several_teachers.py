@@ -202,8 +202,9 @@ class TestTeacherOfAnotherSize:
     def test_its_maps_are_interpolated_if_that_is_allowed(self, saved):
         distiller = self.build(saved, HINT, resize='bilinear').train()
         inputs, samples = model_inputs(distiller, detection_batch(size=96))
-        view = distiller.pair.teacher_view(
-            inputs, samples, distiller.pair.student_feats(distiller.adapter.extract(inputs))
+        pair = distiller.pair
+        view = pair.teacher_view(
+            pair.teacher_pass(inputs, samples), pair.student_feats(distiller.adapter.extract(inputs))
         )
         assert view.inputs.shape[2:] == (192, 192) and [f.shape[-1] for f in view.all_feats] == [24, 12, 6]
         assert [f.shape[-1] for f in view.feats] == [12, 6, 3]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -59,7 +60,12 @@ class SplitCheckpointHook(_AttendingHook):
     priority = 'VERY_LOW'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Splits both the weights and, if there are any, their moving averages."""
+        """Splits both the weights and, if there are any, their moving averages.
+
+        Raises:
+            ValueError: A loss of the last step was not finite, so that the weights are not worth saving.
+        """
+        _require_sound(distiller_of(runner), checkpoint['state_dict'])
         checkpoint[METHOD_STATE] = {
             entry: {k: checkpoint[entry].pop(k) for k in list(checkpoint[entry]) if k.startswith(prefix)}
             for entry, prefix in ENTRIES.items()
@@ -139,6 +145,21 @@ def _require_no_methods(runner: Runner) -> None:
             f'cannot test {untrained}: the checkpoint has no entry {METHOD_STATE!r}, so what the methods '
             'trained is not in it. It is a plain checkpoint; test the variant student, or give one of the training.'
         )
+
+
+def _require_sound(model: Any, weights: dict[str, Any]) -> None:
+    """Raises ValueError if a loss that was not finite came into the weights: this process's own, or another's."""
+    guard = getattr(model, 'guard', None)
+    if guard is None:
+        return
+    guard.settle()
+    if guard.on_nonfinite == 'stop' and get_world_size() > 1:  # gradients are averaged, losses are not
+        broken = [n for n, _ in model.named_parameters() if n in weights and not weights[n].isfinite().all()]
+        if broken:
+            raise ValueError(
+                f'nothing is saved: {len(broken)} weights are not finite ({", ".join(broken[:4])}). A loss of another '
+                'process was not, see its message. Go on from the last checkpoint.'
+            )
 
 
 def _sharded(model: nn.Module) -> bool:

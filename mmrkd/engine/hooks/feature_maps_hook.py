@@ -83,4 +83,4 @@ def _views(method: DistillMethod, inputs: Tensor, samples: Any) -> tuple:
     feats = method.pair.student.extract(inputs)
     own = method.pair.student_feats(feats)
     student = StudentView(inputs, own, feats, lambda: method.pair.student.head_outputs(feats))
-    return student, method.pair.teacher_view(inputs, samples, own)
+    return student, method.pair.teacher_view(method.pair.teacher_pass(inputs, samples), own)

@@ -33,12 +33,16 @@ def logit_divergence(
         A scalar >= 0. Independent scores: Bernoulli KL; exclusive ones: softmax KL. Where almost all predictions are
         background, both are sums over predictions, divided by the number of objects that the target sees.
     """
-    logits, target_logits = (torch.cat(adapter.logits(o)) for o in (outputs, targets))
+    if adapter.sigmoid and hasattr(adapter, 'columns') and not standardize:  # the largest tensors that there are
+        return sigmoid_kl(adapter.logit_maps(outputs), adapter.logit_maps(targets), tau, adapter.columns)
+    logits, target_logits = (adapter.logits(o) for o in (outputs, targets))
     if standardize:
-        logits, target_logits = standardize_logits(logits), standardize_logits(target_logits)
+        logits, target_logits = ([standardize_logits(z) for z in levels] for levels in (logits, target_logits))
     if adapter.sigmoid:
         return sigmoid_kl(logits, target_logits, tau)
-    return (background_kl if adapter.background else kl_divergence)(logits, target_logits, tau)
+    if adapter.background:
+        return background_kl(logits, target_logits, tau)
+    return kl_divergence(torch.cat(logits), torch.cat(target_logits), tau)
 
 
 class OutputMimicry:
@@ -101,12 +105,11 @@ class OutputMimicry:
         return self.tau or self.adapter.default_tau
 
     def _box(self, outputs: Any, targets: Any) -> Tensor:
-        boxes, target_boxes = (torch.cat(self.adapter.boxes(o)) for o in (outputs, targets))
-        confidence = self._confidence(torch.cat(self.adapter.logits(targets)))
+        boxes, target_boxes = (self.adapter.boxes(o) for o in (outputs, targets))
+        confidence = [self._confidence(logits) for logits in self.adapter.logits(targets)]
         if self.adapter.box_bins > 1:
             return box_distribution_kl(boxes, target_boxes, confidence, self.adapter.box_bins, self.tau_box)
-        scales = self.adapter.box_scales(targets)
-        return box_l1(boxes, target_boxes, confidence, None if scales[0] is None else torch.cat(scales))
+        return box_l1(boxes, target_boxes, confidence, self.adapter.box_scales(targets))
 
     def _confidence(self, logits: Tensor) -> Tensor:
         """The highest score of an object; the last class of a softmax head is the background."""

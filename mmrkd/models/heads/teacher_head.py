@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.models.teacher import FrozenTeacher
 from mmrkd.registry import MODELS
 from mmrkd.structures import LevelMatch, TeacherView, resized
@@ -18,6 +19,8 @@ class TeacherHead(nn.Module):
     For a classifier this is its final layer, for a detector ``bbox_head``, or ``rpn_head`` and ``roi_head``, with the
     teacher's own assigner, sampler and box coder. Levels of the teacher that the student has no counterpart for keep
     the teacher's own features.
+
+    The targets that its head assigns without looking at predictions are assigned once for all passes of a batch.
 
     Gradient contract: gradients flow through the head into the estimates. Its parameters are frozen and belong to the
     teacher: this module has none of its own, so no optimiser sees them and no checkpoint holds them.
@@ -46,7 +49,8 @@ class TeacherHead(nn.Module):
         adapter = self.teacher.adapter
         own = adapter.features(view.all_feats)
         estimates = {t: resized(f, own[t], self.match.resize) for t, f in self._by_level(estimates).items()}
-        losses, outputs = adapter.judge(adapter.replace(view.all_feats, estimates), view.inputs, samples)
+        capture = TargetCapture(reads=False, once=view.once)
+        losses, outputs = adapter.judge(adapter.replace(view.all_feats, estimates), view.inputs, samples, capture)
         return sum_losses(losses), outputs
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from mmrkd.models.losses.functional import (
     feature_mse,
     kl_divergence,
     sigmoid_kl,
+    softmax_kl_rows,
 )
 from mmrkd.models.losses.localization import box_kl, valuable_region
 from mmrkd.models.losses.masked_generation import generation_error, squared_error
@@ -70,6 +71,7 @@ __all__ = [
     'relation_distance',
     'sigmoid_kl',
     'soft_ranks',
+    'softmax_kl_rows',
     'squared_error',
     'squared_mmd',
     'standardize_logits',

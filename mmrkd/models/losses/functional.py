@@ -1,11 +1,14 @@
 """Pure loss functions. All compute in float32 where their inputs are less precise."""
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmrkd.models.losses.divergences import Levels, bernoulli_sum, levels_of, softmax_sum
+from mmrkd.models.losses.divergences import precise as _precise
 
 
 def feature_mse(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
@@ -79,7 +82,17 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1
     return F.kl_div(log_student, log_teacher, reduction='batchmean', log_target=True) * tau**2
 
 
-def sigmoid_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
+def softmax_kl_rows(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
+    """As :func:`kl_divergence`, ``(N,)``: of each row by itself."""
+    _check_logits(student_logits, teacher_logits, tau)
+    log_student = F.log_softmax(_precise(student_logits) / tau, dim=1)
+    log_teacher = F.log_softmax(_precise(teacher_logits.detach()) / tau, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim=1) * tau**2
+
+
+def sigmoid_kl(
+    student_logits: Levels, teacher_logits: Levels, tau: float = 1.0, columns: Optional[int] = None
+) -> Tensor:
     r"""Bernoulli KL divergence of independent scores, for the dense logits of sigmoid heads.
 
     .. math::
@@ -90,23 +103,21 @@ def sigmoid_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0)
     soft count of objects instead (our choice; the ERA paper does not say).
 
     Args:
-        student_logits: ``(P, K)``. Gradients flow.
-        teacher_logits: ``(P, K)``. Detached here.
+        student_logits: ``(P, K)``, or a sequence of such, one for each level; or maps ``(N, A * K, H, W)``. Gradients
+            flow, once.
+        teacher_logits: Same shapes. Detached here.
         tau: Temperature > 0.
+        columns: K of maps.
 
     Returns:
         A scalar >= 0.
     """
-    _check_logits(student_logits, teacher_logits, tau)
-    student = _precise(student_logits) / tau
-    teacher = _precise(teacher_logits.detach()) / tau
-    p = teacher.sigmoid()
-    # p log(p/q) + (1-p) log((1-p)/(1-q)) with log p = z - softplus(z), log(1-p) = -softplus(z): exact for background.
-    divergence = F.softplus(student) - F.softplus(teacher) - p * (student - teacher)
-    return divergence.sum() * tau**2 / p.max(dim=1).values.sum().clamp(min=1.0)
+    pairs = _checked_levels(student_logits, teacher_logits, tau)
+    sums, objects = zip(*(bernoulli_sum(student, teacher, tau, columns) for student, teacher in pairs))
+    return sum(sums) / sum(objects).clamp(min=1.0)
 
 
-def background_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1.0) -> Tensor:
+def background_kl(student_logits: Levels, teacher_logits: Levels, tau: float = 1.0) -> Tensor:
     r"""Softmax KL divergence of dense predictions whose last class is the background (SSD, YOLACT).
 
     .. math::
@@ -117,20 +128,20 @@ def background_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float = 1
     objects (ours).
 
     Args:
-        student_logits: ``(P, K + 1)``. Gradients flow.
-        teacher_logits: ``(P, K + 1)``. Detached here.
+        student_logits: ``(P, K + 1)``, or a sequence of such, one for each level. Gradients flow, once.
+        teacher_logits: Same shapes. Detached here.
         tau: Temperature > 0.
 
     Returns:
         A scalar >= 0.
     """
-    mean = kl_divergence(student_logits, teacher_logits, tau)
-    scores = (_precise(teacher_logits.detach()) / tau).softmax(dim=1)[:, :-1]
-    return mean * len(scores) / scores.amax(dim=1).sum().clamp(min=1.0)
+    pairs = _checked_levels(student_logits, teacher_logits, tau)
+    scores = [(_precise(teacher.detach()) / tau).softmax(dim=1)[:, :-1].amax(dim=1).sum() for _, teacher in pairs]
+    return sum(softmax_sum(student, teacher, tau) for student, teacher in pairs) / sum(scores).clamp(min=1.0)
 
 
 def box_distribution_kl(
-    student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, bins: int, tau: float = 10.0
+    student_boxes: Levels, teacher_boxes: Levels, confidence: Levels, bins: int, tau: float = 10.0
 ) -> Tensor:
     r"""Localization distillation of Zheng et al. (arXiv 2102.12252): KL of the distributions that GFL regresses.
 
@@ -141,51 +152,59 @@ def box_distribution_kl(
     The paper distils in regions that the ground truth chooses; weighting by the target's confidence is ours.
 
     Args:
-        student_boxes: ``(P, 4 * bins)``. Gradients flow.
-        teacher_boxes: ``(P, 4 * bins)``. Detached here.
-        confidence: ``(P,)`` in [0, 1], c. Detached here.
+        student_boxes: ``(P, 4 * bins)``, or a sequence of such, one for each level. Gradients flow, once.
+        teacher_boxes: Same shapes. Detached here.
+        confidence: ``(P,)`` in [0, 1], c, as many. Detached here.
         bins: Values of a distribution.
         tau: Temperature > 0.
 
     Returns:
         A scalar >= 0.
     """
-    _check_logits(student_boxes, teacher_boxes, tau)
-    log_student, log_teacher = (
-        F.log_softmax(_precise(boxes).reshape(-1, 4, bins) / tau, dim=2)
-        for boxes in (student_boxes, teacher_boxes.detach())
-    )
-    sides = F.kl_div(log_student, log_teacher, reduction='none', log_target=True).sum(dim=2)
-    return _weighted_mean(sides, confidence) * tau**2
+    weights = [_precise(c.detach()) for c in levels_of(confidence)]
+    sums = [
+        softmax_sum(s.reshape(-1, bins), t.reshape(-1, bins), tau, (c / 4).repeat_interleave(4))
+        for (s, t), c in zip(_checked_levels(student_boxes, teacher_boxes, tau), weights)
+    ]
+    return sum(sums) / sum(c.sum() for c in weights).clamp(min=1.0)
 
 
-def box_l1(student_boxes: Tensor, teacher_boxes: Tensor, confidence: Tensor, scales: Optional[Tensor] = None) -> Tensor:
+def box_l1(
+    student_boxes: Levels,
+    teacher_boxes: Levels,
+    confidence: Levels,
+    scales: Optional[Union[Tensor, Sequence[Optional[Tensor]]]] = None,
+) -> Tensor:
     r"""L1 distance of box regressions, weighted by the confidence of the target (our choice).
 
     .. math:: \frac{1}{\max(1, \sum_p c_p)} \sum_p \frac{c_p}{4} \lVert (b_s - \mathrm{sg}(b_t)) / s \rVert_1
 
     Args:
-        student_boxes: ``(P, 4)``. Gradients flow.
-        teacher_boxes: ``(P, 4)``. Detached here.
-        confidence: ``(P,)`` in [0, 1], c. Detached here.
+        student_boxes: ``(P, 4)``, or a sequence of such, one for each level. Gradients flow.
+        teacher_boxes: Same shapes. Detached here.
+        confidence: ``(P,)`` in [0, 1], c, as many. Detached here.
         scales: ``(P, 4)`` > 0, s: what one unit of each value is worth, such as the sizes of the target. Detached here.
             Defaults to None: 1.
 
     Returns:
         A scalar >= 0.
     """
-    _check_logits(student_boxes, teacher_boxes, 1.0)
-    sides = (_precise(student_boxes) - _precise(teacher_boxes.detach())).abs()
-    return _weighted_mean(sides if scales is None else sides / _precise(scales.detach()), confidence)
+    pairs = _checked_levels(student_boxes, teacher_boxes, 1.0)
+    weights = [_precise(c.detach()) for c in levels_of(confidence)]
+    scales = [None] * len(pairs) if scales is None else levels_of(scales)
+    sums = []
+    for (student, teacher), c, scale in zip(pairs, weights, scales):
+        sides = (_precise(student) - _precise(teacher.detach())).abs()
+        sides = sides if scale is None else sides / _precise(scale.detach())
+        sums.append((c * sides.mean(dim=1)).sum())
+    return sum(sums) / sum(c.sum() for c in weights).clamp(min=1.0)
 
 
-def _weighted_mean(sides: Tensor, confidence: Tensor) -> Tensor:
-    weights = _precise(confidence.detach())
-    return (weights * sides.mean(dim=1)).sum() / weights.sum().clamp(min=1.0)
-
-
-def _precise(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+def _checked_levels(student: Levels, teacher: Levels, tau: float) -> list[tuple[Tensor, Tensor]]:
+    pairs = list(zip(levels_of(student), levels_of(teacher)))
+    for pair in pairs:
+        _check_logits(*pair, tau)
+    return pairs
 
 
 def _level_pairs(estimates: Sequence[Tensor], targets: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

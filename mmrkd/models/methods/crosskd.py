@@ -199,13 +199,14 @@ def _positive(assigned: AssignedTargets, num_classes: int) -> Tensor:
 def _centerness(adapter: ModelAdapter, outputs: Any, targets: Any, assigned: AssignedTargets) -> Tensor:
     """BCE of the centerness at positives, over their number."""
     positive = _positive(assigned, adapter.num_classes)
-    own, others = (torch.cat(adapter.factors(o))[positive] for o in (outputs, targets))
-    terms = F.binary_cross_entropy_with_logits(own, others.detach().sigmoid(), reduction='sum')
-    return terms / assigned.num_pos
+    own, others = (torch.cat(adapter.factors(o)).float() for o in (outputs, targets))
+    terms = F.binary_cross_entropy_with_logits(own, others.detach().sigmoid(), reduction='none')
+    return (terms * positive).sum() / assigned.num_pos  # to pick the positives would wait for the device
 
 
 def _centerness_sum(assigned: AssignedTargets, num_classes: int) -> Tensor:
     """Sum of the centerness of the positives of FCOS, averaged over the processes."""
-    ltrb = torch.cat(assigned.box_targets)[_positive(assigned, num_classes)].float()
+    ltrb = torch.cat(assigned.box_targets).float()
     ratios = [torch.minimum(a, b) / torch.maximum(a, b) for a, b in (ltrb[:, ::2].unbind(1), ltrb[:, 1::2].unbind(1))]
-    return averaged((ratios[0] * ratios[1]).sqrt().sum()).clamp(min=1e-6)
+    centerness = (ratios[0] * ratios[1]).sqrt()  # of the background it may be anything
+    return averaged(centerness.where(_positive(assigned, num_classes), 0).sum()).clamp(min=1e-6)

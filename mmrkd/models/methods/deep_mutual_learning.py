@@ -7,6 +7,7 @@ from typing import Optional, Union
 from mmengine.config import ConfigDict
 from torch import Tensor
 
+from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.models.heads import CopyVariant, OutputMimicry, Peer, fit_grid, sum_losses
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.pair import require_ground_truth, require_same_layout
@@ -67,6 +68,7 @@ class DeepMutualLearning(DistillMethod):
         require_ground_truth(pair.student, self.peer.adapter, 'DeepMutualLearning')
         require_same_layout(pair.student, self.peer.adapter, 'DeepMutualLearning')
         self.mimicry = OutputMimicry(pair.student, **self.mimicry_cfg)
+        self.assigns_alike = pair.student.assigns_like(self.peer.adapter)
 
     def _peer_config(self, pair: Pair) -> ConfigDict:
         if self.peer_cfg is not None:
@@ -78,7 +80,8 @@ class DeepMutualLearning(DistillMethod):
         inputs = self.peer.convert(student.inputs, samples)
         grid = self.pair.student.features(student.all_feats)
         feats = fit_grid(self.peer.adapter, self.peer.extract(inputs), grid)
-        task, outputs = self.peer.adapter.task_loss(feats, inputs, samples)
+        capture = TargetCapture(reads=False, once=student.once if self.assigns_alike else None)
+        task, outputs = self.peer.adapter.task_loss(feats, inputs, samples, capture)
         return {
             'loss_peer_task': sum_losses(task),
             **self.mimicry('loss_student_peer', self.w_kd, outputs, student.outputs),

@@ -1,7 +1,7 @@
 """ERA: Expandable Residual Approximation."""
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from mmengine.logging import print_log
@@ -12,6 +12,7 @@ from mmrkd.models.heads import OutputMimicry, TeacherHead, logit_divergence
 from mmrkd.models.losses import explained_variance, feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
+from mmrkd.models.methods.step_counter import StepCounter
 from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
 from mmrkd.models.variants import Variant
 from mmrkd.registry import MODELS
@@ -57,7 +58,7 @@ class ERA(DistillMethod):
             :class:`mmrkd.engine.hooks.ExpandHook` lets them join in. N in the formula counts those that have. Defaults
             to all.
         num_blocks: B, blocks in a branch. Defaults to 2.
-        kernel_size: Kernel of the branches on maps; ignored for vectors. Defaults to 3.
+        kernel_size: Kernel of the branches on maps, or one for each block; ignored for vectors. Defaults to 3.
         wiring: What each branch reads, see the neck. Defaults to ``'parallel'``.
         w_task: Weight of the student's own losses, and factor of the default of ``w_twi``. Defaults to 1.
         w_kd: Weight of the KL term*. Where the two heads do not line up the default is 0, and a weight is refused.
@@ -72,6 +73,10 @@ class ERA(DistillMethod):
         branch_weights: s_1 .. s_N > 0*. For vectors 1, 1/2, 1/4, ..., for maps 1.
         twi_on: Which partial sums the teacher's head judges*: ``'all'`` (h_0 .. h_N), ``'ends'`` (h_0 and h_N),
             ``'last'`` (h_N) or ``'none'``.
+        twi_every: The sums are judged in every so many-th step, with as many times the weight: the same gradient on
+            average, for a fraction of the teacher's passes. Defaults to 1 (ours).
+        levels: Which of the matched levels P, MBRNet and TWI work on, 0 the finest; on the others the teacher's head is
+            given the teacher's own features. Then there is no variant ``integrated``. Defaults to None: all (ours).
         twi_kd: Whether a TWI term is the mean of ``w_twi`` times the task loss and ``w_kd`` times KL(z_t || H_t(h_i)).
             Only steps that ``twi_on`` and ``w_twi`` judge have one*.
         detach_student: Whether L_residual trains the branches alone. Defaults to False.
@@ -89,7 +94,7 @@ class ERA(DistillMethod):
         self,
         num_branches: Optional[int] = None,
         num_blocks: int = 2,
-        kernel_size: int = 3,
+        kernel_size: Union[int, Sequence[int]] = 3,
         wiring: str = 'parallel',
         w_task: float = 1.0,
         w_kd: Optional[float] = None,
@@ -107,8 +112,14 @@ class ERA(DistillMethod):
         alpha: float = 0.5,
         neck: Optional[dict] = None,
         start_branches: Optional[int] = None,
+        twi_every: int = 1,
+        levels: Optional[Sequence[int]] = None,
     ) -> None:
         super().__init__()
+        if twi_every < 1:
+            raise ValueError(f'twi_every must be at least 1, found {twi_every}')
+        self.twi_every, self.levels, self.judging = twi_every, levels, True
+        self.steps = StepCounter() if twi_every > 1 else None
         if tau is not None and tau <= 0:
             raise ValueError(f'tau must be > 0, found {tau}')
         if num_branches is not None:
@@ -138,7 +149,8 @@ class ERA(DistillMethod):
 
     def setup(self, pair: Pair) -> None:
         """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
-        match = pair.match
+        match = self.match = pair.match.restricted(self.levels)
+        self.places = [pair.match.pairs.index(matched) for matched in match.pairs]
         self._choose_defaults(match.vectors)
         self._choose_branches(match.vectors)
         self._check_heads(pair)
@@ -176,7 +188,14 @@ class ERA(DistillMethod):
     def idle_parameters(self) -> list[torch.nn.Parameter]:
         """Returns those of branches that have not joined in, or all of them while the method is off."""
         waiting = self.neck.parameters_from(self.active_branches)
-        return super().idle_parameters() or [p for p in waiting if p.requires_grad]
+        if not self.judging:
+            waiting += self._reached_by_judgement_alone()
+        return super().idle_parameters() or [p for p in dict.fromkeys(waiting) if p.requires_grad]
+
+    def _reached_by_judgement_alone(self) -> list[torch.nn.Parameter]:
+        own = set(self.neck.projection.parameters())
+        branches = [] if self.w_res else [p for p in self.neck.parameters() if p not in own]
+        return branches + ([] if self.w_feat else list(own))
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_kd``, ``loss_kd_box``, ``loss_feat``, ``loss_res_i`` and ``loss_twi_i``, weighted.
@@ -189,21 +208,32 @@ class ERA(DistillMethod):
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
         if self.neck.standardizer is not None:
-            self.neck.standardizer.update(teacher.feats)
+            self.neck.standardizer.update(self._chosen(teacher))
         targets = self._targets(teacher)
-        initial, increments = self.neck.steps(student.feats, self.detach_student, self.active_branches)
+        initial, increments = self.neck.steps(self._chosen(student), self.detach_student, self.active_branches)
         if self.w_feat:
             losses['loss_feat'] = self.w_feat * feature_mse(initial, targets)
         if self.w_res:
             losses.update(self._residual_losses(initial, increments, targets))
+        self.judging = self._has_its_turn()
         for step in self.judged_steps:
-            estimate = self._partial_sum(initial, increments, step)
-            losses[f'loss_twi_{step}'] = self._step_weight(step) * self._judge(estimate, teacher, samples)
+            term = initial[0].new_zeros(())  # so that the mean of the log is that of the weights
+            if self.judging:
+                estimate = self._partial_sum(initial, increments, step)
+                term = self._step_weight(step) * self.twi_every * self._judge(estimate, teacher, samples)
+            losses[f'loss_twi_{step}'] = term
         return losses
+
+    def _has_its_turn(self) -> bool:
+        """Whether the sums are judged in this step: the first one and every ``twi_every``-th after it."""
+        if self.steps is None:
+            return True
+        self.steps.count += 1
+        return (self.steps.count - 1) % self.twi_every == 0
 
     def prediction_variants(self) -> list[Variant]:
         """Returns ``integrated``, H_t(h_N), and ``blend``, (1 - alpha) z_s + alpha H_t(h_N), as far as can be."""
-        self.refused = refused_variants(self.pair)
+        self.refused = refused_variants(self.pair, self.match)
         variants = [IntegratedVariant(self.pair, self.neck, self.neck_cfg, self.teacher_head)]
         variants.append(BlendVariant(self.pair, self.neck, self.teacher_head, self.alpha))
         return [variant for variant in variants if variant.name not in self.refused]
@@ -212,13 +242,13 @@ class ERA(DistillMethod):
         """Returns how much of r_1 the branches explain together, where they are trained to."""
         if not self.w_res:
             return {}
-        initial, increments = self.neck.steps(student.feats, num_branches=self.active_branches)
+        initial, increments = self.neck.steps(self._chosen(student), num_branches=self.active_branches)
         residuals = [t.float() - h.float() for t, h in zip(self._targets(teacher), initial)]
         return {'residual_explained': explained_variance([sum(parts) for parts in zip(*increments)], residuals)}
 
     def pictures(self, student: StudentView, teacher: TeacherView) -> dict[str, Features]:
         """Returns f_t, h_0, r_1, each D_i and what they leave of r_1, in the unit in which they are compared."""
-        initial, increments = self.neck.steps(student.feats, num_branches=self.active_branches)
+        initial, increments = self.neck.steps(self._chosen(student), num_branches=self.active_branches)
         targets = self._targets(teacher)
         left = [t.float() - h.float() for t, h in zip(targets, initial)]
         shown = {'teacher': targets, 'student': initial, 'residual': tuple(left)}
@@ -228,8 +258,11 @@ class ERA(DistillMethod):
         return {**shown, 'left over': tuple(left)}
 
     def _targets(self, teacher: TeacherView) -> Features:
-        standardizer = self.neck.standardizer
-        return teacher.feats if standardizer is None else standardizer.normalize(teacher.feats)
+        standardizer, feats = self.neck.standardizer, self._chosen(teacher)
+        return feats if standardizer is None else standardizer.normalize(feats)
+
+    def _chosen(self, view: Union[StudentView, TeacherView]) -> Features:
+        return tuple(view.feats[place] for place in self.places)
 
     def _residual_losses(self, initial: Features, increments: list[Features], targets: Features) -> dict[str, Tensor]:
         losses = {}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmrkd.models.heads import TeacherHead
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant
+from mmrkd.structures import LevelMatch
 
 
 class IntegratedVariant(Variant):
@@ -96,12 +97,16 @@ class BlendVariant(Variant):
         return student.blend(student.head_outputs(feats), other, self.alpha, samples)
 
 
-def refused_variants(pair: Pair) -> dict[str, str]:
-    """Returns which of ERA's variants a pair of models cannot have, and why."""
-    match = pair.match
+def refused_variants(pair: Pair, match: LevelMatch) -> dict[str, str]:
+    """Returns which of ERA's variants a pair of models cannot have, and why.
+
+    Args:
+        pair: Student and teacher.
+        match: The levels that ERA works on.
+    """
     if not match.covers_teacher:
         reason = (
-            "The teacher's head reads levels that the student does not have: "
+            "The teacher's head reads levels that the student does not have, or that ERA does not work on: "
             f'{len(match.teacher_levels)} levels, {len(match.pairs)} of them matched.'
         )
         return dict(integrated=reason, blend=reason)

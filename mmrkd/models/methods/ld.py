@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmrkd.models.losses import box_kl, kl_divergence, valuable_region
+from mmrkd.models.losses import box_kl, softmax_kl_rows, valuable_region
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.methods.numbers import require_positive, require_weights
 from mmrkd.registry import MODELS
@@ -98,7 +98,7 @@ class LD(DistillMethod):
             worth = self._worth(outputs, samples)
             losses['loss_vlr'] = self.w_vlr / 4 * self._divergence(outputs, targets, worth)
         if self.w_kd:
-            losses['loss_kd'] = self.w_kd * self._classes(logits[positive], target_logits[positive])
+            losses['loss_kd'] = self.w_kd * self._classes(logits, target_logits, positive)
         return losses
 
     def _positive(self, assigned: Any) -> Tensor:
@@ -117,14 +117,13 @@ class LD(DistillMethod):
         return torch.cat([worth for level in zip(*images) for worth in level])
 
     def _divergence(self, outputs: Any, targets: Any, weights: Tensor) -> Tensor:
-        """Weighted sum of the divergences of boxes, computed where there is a weight."""
-        adapter, chosen = self.pair.student, weights > 0
-        boxes, target_boxes = (torch.cat(adapter.boxes(o))[chosen] for o in (outputs, targets))
-        total = (weights[chosen] * box_kl(boxes, target_boxes, adapter.box_bins, self.tau, self.bins)).sum()
+        """Weighted sum of the divergences of boxes: of all of them, since to pick some waits for the device."""
+        adapter = self.pair.student
+        boxes, target_boxes = (torch.cat(adapter.boxes(o)) for o in (outputs, targets))
+        total = (weights * box_kl(boxes, target_boxes, adapter.box_bins, self.tau, self.bins)).sum()
         return total / weights.sum().clamp(min=1) if self.normalize else total
 
-    def _classes(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """KL of the softmax over classes, whose logits the head trains with a sigmoid."""
-        if not len(logits):
-            return logits.float().sum()
-        return kl_divergence(logits, targets, self.tau_kd) / logits.shape[1]
+    def _classes(self, logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+        """Mean over positives of the KL of the softmax over classes, whose logits the head trains with a sigmoid."""
+        weights = positive / (positive.sum().clamp(min=1) * logits.shape[1])
+        return (weights * softmax_kl_rows(logits, targets, self.tau_kd)).sum()

@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 from torch import Tensor
 
+from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.models.heads import CopyVariant, KnowledgeBridge, OutputMimicry, TeacherStatistics, sum_losses
 from mmrkd.models.methods.base import DistillMethod, Pair
 from mmrkd.models.necks import Projection
@@ -137,7 +138,8 @@ class SemiOnlineKD(DistillMethod):
         ``_box`` behind, with a feature loss also with ``_feat``.
         """
         feats = self.bridge.extract_like(teacher)
-        task, outputs = self.bridge.adapter.task_loss(feats, teacher.inputs, samples)
+        capture = TargetCapture(reads=False, once=teacher.once)  # the bridge's head is the teacher's
+        task, outputs = self.bridge.adapter.task_loss(feats, teacher.inputs, samples, capture)
         losses = {'loss_bridge_task': self.w_bridge_task * sum_losses(task)}
         for way, weight, learns, target in (
             ('teacher_bridge', self.w_teacher_bridge, outputs, lambda: teacher.outputs),  # asks the teacher's head

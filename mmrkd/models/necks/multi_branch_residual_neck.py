@@ -42,7 +42,8 @@ class MultiBranchResidualNeck(BaseModule):
     *integrated* model. :meth:`steps` gives the parts for training. Gradients flow through everything.
 
     Ours, where the paper does not say: convolutions for feature maps are shared by all levels, GN is their default
-    norm, P keeps torch's own initialisation. Branch layers start from N(0, 0.01), their biases at 0.
+    norm, P keeps torch's own initialisation. Branch layers start from N(0, 0.01), their biases at 0; what lies inside a
+    bottleneck keeps torch's own initialisation.
 
     Args:
         in_channels: Width C_s of the student's levels; one number, or a list of equal numbers.
@@ -50,7 +51,8 @@ class MultiBranchResidualNeck(BaseModule):
         num_levels: Number of levels. Defaults to 1.
         num_branches: N >= 1. Defaults to 4.
         num_blocks: B >= 1, or one number for each branch. Defaults to 2.
-        kernel_size: ``None`` for vectors (linear layers), 1 or 3 for maps. Defaults to None.
+        kernel_size: ``None`` for vectors (linear layers), 1 or 3 for maps, or one number for each block of a branch:
+            ``(3, 1)`` sees as far as ``(3, 3)`` does in its first block, for half of the arithmetic. Defaults to None.
         wiring: See above. Defaults to ``'parallel'``.
         act: relu | mish | prelu | gelu | leaky_relu. Defaults to ``'relu'``.
         norm: BN | LN | GN | SyncBN; ``None`` takes BN (momentum 0.01) for vectors and GN for maps.
@@ -59,6 +61,8 @@ class MultiBranchResidualNeck(BaseModule):
         shared_close: Whether all branches share one closing layer. Defaults to False.
         standardize: Whether ``h`` and ``D`` live in units of the teacher's per-channel standard deviation, see
             :class:`ChannelStandardizer`. Defaults to False.
+        bottleneck: How much narrower the layers are inside a block, see
+            :class:`~mmrkd.models.necks.residual_block.ResidualBlock`. Defaults to 1: as wide as the student.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -78,7 +82,7 @@ class MultiBranchResidualNeck(BaseModule):
         num_levels: int = 1,
         num_branches: int = 4,
         num_blocks: Union[int, Sequence[int]] = 2,
-        kernel_size: Optional[int] = None,
+        kernel_size: Optional[Union[int, Sequence[int]]] = None,
         wiring: str = 'parallel',
         act: str = 'relu',
         norm: Optional[str] = None,
@@ -86,23 +90,27 @@ class MultiBranchResidualNeck(BaseModule):
         shared_blocks: int = 0,
         shared_close: bool = False,
         standardize: bool = False,
+        bottleneck: int = 1,
         init_cfg: Optional[Union[dict, list[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg)
         in_channels, out_channels = _one_width('in', in_channels), _one_width('out', out_channels)
         depths = [num_blocks] * num_branches if isinstance(num_blocks, int) else list(num_blocks)
         norm = norm or ('BN' if kernel_size is None else 'GN')
-        _check(num_branches, depths, kernel_size, wiring, act, norm, shared_blocks)
+        kernels = list(kernel_size) if isinstance(kernel_size, Sequence) else [kernel_size] * max(depths, default=1)
+        _check(num_branches, depths, kernels, wiring, act, norm, shared_blocks, bottleneck)
         self.num_branches, self.wiring, self.num_levels = num_branches, wiring, num_levels
         self.projection = pointwise(in_channels, out_channels, kernel_size is None)
 
-        def block(last: bool) -> ResidualBlock:
+        def block(index: int, last: bool) -> ResidualBlock:
             num_norms = num_levels if norm_per_level else 1
-            return ResidualBlock(in_channels, kernel_size, norm, None if last else act, num_norms)
+            return ResidualBlock(
+                in_channels, kernels[index], norm, None if last else act, num_norms, bottleneck, inner_act=act
+            )
 
-        common = [block(last=False) for _ in range(shared_blocks)]
+        common = [block(i, last=False) for i in range(shared_blocks)]
         self.branches = nn.ModuleList(
-            nn.ModuleList(common + [block(last=i == depth - 1) for i in range(shared_blocks, depth)])
+            nn.ModuleList(common + [block(i, last=i == depth - 1) for i in range(shared_blocks, depth)])
             for depth in depths
         )
         self.closes = nn.ModuleList()
@@ -118,10 +126,10 @@ class MultiBranchResidualNeck(BaseModule):
     def init_weights(self) -> None:
         """Draws branch layers from N(0, 0.01) and zeroes their biases; P and norms keep torch's defaults."""
         super().init_weights()
-        for module in [*self.branches.modules(), *self.closes.modules()]:
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        layers = [block.last_layer for blocks in self.branches for block in blocks]  # a shared one in each branch
+        for layer in dict.fromkeys([*layers, *self.closes]):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
 
     def silence(self, first: int) -> None:
         """Makes the branches from number ``first`` (counted from 0) on return exactly 0, but able to learn.
@@ -209,12 +217,23 @@ def _one_width(side: str, channels: Union[int, Sequence[int]]) -> int:
 
 
 def _check(
-    num_branches: int, depths: list[int], kernel_size: Optional[int], wiring: str, act: str, norm: str, shared: int
+    num_branches: int,
+    depths: list[int],
+    kernels: list[Optional[int]],
+    wiring: str,
+    act: str,
+    norm: str,
+    shared: int,
+    bottleneck: int,
 ) -> None:
     if num_branches < 1 or len(depths) != num_branches or min(depths) < 1:
         raise ValueError(f'expected N >= 1 branches of >= 1 blocks each, found N = {num_branches} with blocks {depths}')
-    if kernel_size is not None and kernel_size % 2 != 1:
-        raise ValueError(f'kernel_size must be None (vectors) or an odd number (maps), found {kernel_size}')
+    if not all(k is None or (k % 2 == 1 and k > 0) for k in kernels):
+        raise ValueError(f'kernel_size must be None (vectors) or an odd number (maps), found {kernels[0]}')
+    if len(kernels) < max(depths):
+        raise ValueError(f'kernel_size: expected a number for each of {max(depths)} blocks, found {kernels}')
+    if bottleneck < 1:
+        raise ValueError(f'bottleneck must be at least 1, found {bottleneck}')
     if not 0 <= shared < min(depths):
         raise ValueError(f'shared_blocks must be in [0, {min(depths) - 1}], so that branches differ; found {shared}')
     for name, value, allowed in (('wiring', wiring, WIRINGS), ('act', act, ACTIVATIONS), ('norm', norm, NORMS)):

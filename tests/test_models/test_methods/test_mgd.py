@@ -60,7 +60,7 @@ def test_levels_of_the_neck(wide_retinanet):
 def _views(distiller, inputs, samples):
     with torch.no_grad():
         feats = distiller.student.extract_feat(inputs)
-    return StudentView(inputs, feats), distiller.pair.teacher_view(inputs, samples, feats)
+    return StudentView(inputs, feats), distiller.pair.teacher_view(distiller.pair.teacher_pass(inputs, samples), feats)
 
 
 def test_last_maps_of_classifiers(wide_classifier):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference import mbrnet, partial_sums, stir
+from reference import affine, mbrnet, normalised, partial_sums, stir
 from torch import nn
 
 from mmrkd.models.necks import MultiBranchResidualNeck
@@ -51,6 +51,48 @@ def test_wirings(wiring, kernel_size, num_branches):
     neck = build(num_branches=num_branches, kernel_size=kernel_size, wiring=wiring, norm='BN')
     how = dict(num_branches=num_branches, depths=[2] * num_branches, wiring=wiring, norm='BN')
     assert_like_reference(neck, features(kernel_size), **how)
+
+
+@pytest.mark.parametrize('kernel_size', [None, 1, 3])
+def test_a_bottleneck_is_three_layers_in_the_place_of_one(kernel_size):
+    neck = build(num_branches=2, num_blocks=1, kernel_size=kernel_size, norm='BN', bottleneck=4).eval()
+    feats, weights = features(kernel_size), neck.state_dict()
+    increments, names = neck.steps(feats)[1], [0, 2, 4]
+    for branch, (found,) in enumerate(increments):
+        x = feats[0]
+        for index in names if kernel_size == 3 else names[:2]:
+            x = affine(x, weights, f'branches.{branch}.0.layer.{index}')
+            last = index == (4 if kernel_size == 3 else 2)
+            x = x if last else x.clamp(min=0)
+        x = normalised(x, weights, f'branches.{branch}.0.norms.0', 'BN', 1, False)
+        expected = affine(x, weights, f'closes.{branch}')
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_weights_inside_of_a_bottleneck():
+    count = sum(
+        p.numel() for p in build(kernel_size=3, num_branches=1, num_blocks=1, bottleneck=4).branches.parameters()
+    )
+    inner = C_S // 4
+    expected = (C_S * inner + inner) + (9 * inner**2 + inner) + (inner * C_S + C_S) + 2 * C_S
+    assert count == expected
+    neck = MultiBranchResidualNeck(C_S, C_T, kernel_size=3, bottleneck=4)
+    before = {name: value.clone() for name, value in neck.state_dict().items()}
+    neck.init_weights()
+    moved = {name for name, value in neck.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {
+        *(f'branches.{i}.{b}.layer.4.{part}' for i in range(4) for b in range(2) for part in ('weight', 'bias')),
+        *(f'closes.{i}.{part}' for i in range(4) for part in ('weight', 'bias')),
+    }
+    last = torch.cat([b.last_layer.weight.flatten() for blocks in neck.branches for b in blocks])
+    assert last.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+def test_a_kernel_for_each_block():
+    neck = build(num_branches=2, kernel_size=(3, 1), norm='BN', num_levels=2)
+    assert [block.layer.kernel_size for block in neck.branches[1]] == [(3, 3), (1, 1)]
+    assert_like_reference(neck, features(3, 2), num_branches=2, depths=[2, 2], norm='BN')
 
 
 def test_mix_starts_as_parallel():
@@ -243,6 +285,8 @@ def test_every_level_needs_its_features():
         (dict(num_blocks=0), r'expected N >= 1 branches of >= 1 blocks each, found N = 4 with blocks \[0, 0, 0, 0\]'),
         (dict(num_branches=3, num_blocks=[1, 2]), r'found N = 3 with blocks \[1, 2\]'),
         (dict(num_branches=2, num_blocks=[2, 0]), r'found N = 2 with blocks \[2, 0\]'),
+        (dict(kernel_size=(3,)), r'kernel_size: expected a number for each of 2 blocks, found \[3\]'),
+        (dict(bottleneck=0), 'bottleneck must be at least 1, found 0'),
         (dict(kernel_size=2), 'kernel_size must be None .* or an odd number .*, found 2'),
         (dict(shared_blocks=2), r'shared_blocks must be in \[0, 1\].*found 2'),
         (dict(shared_blocks=-1), r'shared_blocks must be in \[0, 1\].*found -1'),
