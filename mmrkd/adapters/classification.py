@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from typing import Any, Optional
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 

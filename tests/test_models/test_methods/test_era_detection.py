@@ -250,9 +250,7 @@ def test_a_teacher_with_a_level_more(deep_retinanet):
     assert found['era.loss_twi_2'].item() == pytest.approx(expected.item(), rel=1e-6)
     assert tuple(distiller.variants) == ('student', 'teacher')
     for variant in ('integrated', 'blend'):
-        with pytest.raises(
-            ValueError, match='levels that the student does not have, or.*: 4 levels, 3 of them matched'
-        ):
+        with pytest.raises(ValueError, match='levels that the student does not have, .*: 4 levels, 3 of them'):
             distiller.set_variant(variant)
 
 
