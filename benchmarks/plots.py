@@ -3,8 +3,10 @@
 import statistics
 from typing import Any
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+
+def plotted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows that have a gain to show."""
+    return [row for row in rows if row['gains'] and row['row'] != 'alone']
 
 
 def plot_pair(rows: list[dict[str, Any]], title: str, path: str) -> None:
@@ -15,9 +17,12 @@ def plot_pair(rows: list[dict[str, Any]], title: str, path: str) -> None:
         title: Of the picture.
         path: File to write.
     """
-    rows = [row for row in rows if row['gains'] and row['row'] != 'alone']
+    rows = plotted(rows)
     if not rows:
         return
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4), layout='constrained')
     FigureCanvasSVG(figure)
     bars, training, prediction = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))

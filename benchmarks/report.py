@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from benchmarks import ledger, plan
 from benchmarks.plan import Pair
+from benchmarks.plots import plot_pair, plotted
 from benchmarks.runs import ROOT, TEACHER
 
 PAGE = osp.join('docs', 'results.md')
@@ -47,8 +48,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.check and wrong:
         sys.exit(f'not what the ledger says, run python -m benchmarks.report: {", ".join(wrong)}')
     if not args.check:
-        from benchmarks.plots import plot_pair
-
         for name in plan.PAIRS:
             plot_pair(rows_of(name, records), plan.PAIRS[name].title, osp.join(ROOT, 'docs', f'results_{name}.svg'))
 
@@ -69,7 +68,8 @@ def page(records: list[dict[str, Any]]) -> str:
         rows = rows_of(name, records)
         if rows:
             parts += [f'## {pair.title}\n', f'{_about(name, pair, records)}\n', table(rows), '']
-            parts.append(f'![gain against cost](results_{name}.svg)\n')
+            if plotted(rows):
+                parts.append(f'![gain against cost](results_{name}.svg)\n')
             parts += _search(name, records)
     return '\n'.join(parts)
 

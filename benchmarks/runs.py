@@ -88,7 +88,8 @@ def wanted_runs(pairs: Iterable[str], rows: Sequence[str], seeds: Iterable[int],
         own: list[Run] = []
         for seed in seeds:
             for row in rows:
-                if plan.ROWS[row].methods_for(pair, plan.PAIRS[pair]) is None:
+                unfit = row in plan.PAIRS[pair].without
+                if unfit or plan.ROWS[row].methods_for(pair, plan.PAIRS[pair]) is None:
                     continue
                 settings = _settings(row, pair) if search else [()]
                 own += [Run(pair, row, seed, setting) for setting in settings]
