@@ -100,6 +100,8 @@ class TestTrained:
         assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
             'curves.png',
             'detections.png',
+            'losses_0.png',
+            'report.html',
             'table.md',
         ]
 
