@@ -158,7 +158,8 @@ class TestNativePrecision:
 class TestDistillation:
     @pytest.fixture
     def distiller(self, student, teacher, tmp_path):
-        methods = [dict(type='mmrkd.ERA', w_kd=1.0, twi_on='all', twi_kd=True), dict(type='mmrkd.FitNets')]
+        era = dict(type='mmrkd.ERA', num_branches=4, w_kd=1.0, twi_on='all', twi_kd=True)
+        methods = [era, dict(type='mmrkd.FitNets')]
         return build_distiller(student, save_random_teacher(teacher, tmp_path), methods).train()
 
     def test_features_are_bfloat16_and_losses_float32(self, distiller, batch):

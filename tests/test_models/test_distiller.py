@@ -28,7 +28,7 @@ FAMILIES = {
     'faster rcnn': (tiny_faster_rcnn, detection_batch),
     'classifier': (tiny_classifier, classification_batch),
 }
-ERA, FITNETS = dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')
+ERA, FITNETS = dict(type='mmrkd.ERA', num_branches=4), dict(type='mmrkd.FitNets')
 ERA_OFF = dict(type='mmrkd.ERA', w_kd=0, w_feat=0, w_res=0, w_twi=0)
 FITNETS_OFF = dict(type='mmrkd.FitNets', w_feat=0)
 

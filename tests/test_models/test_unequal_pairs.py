@@ -115,7 +115,7 @@ class TestOtherHeads:
     def test_features_and_twi_work(self, tmp_path, capsys):
         distiller, terms = one_step(tiny_retinanet(), tiny_fcos(), [ERA], detection_batch(), tmp_path)
         own = {name for name in terms if name.startswith('era.')}
-        assert own == {f'era.loss_{n}' for n in ('feat', 'res_1', 'res_2', 'twi_0', 'twi_2')}
+        assert own == {f'era.loss_{n}' for n in ('feat', 'res_1', 'res_2', 'twi_2')}
         era = distiller.methods[0]
         assert era.w_kd == 0 and 'blend' not in distiller.variants
         assert 'priors: student' in era.refused['blend'] and 'AnchorGenerator' in era.refused['blend']
