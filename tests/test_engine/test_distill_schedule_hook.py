@@ -128,7 +128,7 @@ class TestTraining:
         """And one that never began is the plain run, bit for bit."""
         calls = {}
         for end in (0, 1):
-            cfg = scheduled(run_cfg(tmp_path / str(end)), end=end)
+            cfg = scheduled(run_cfg(tmp_path / str(end), diagnosis=False), end=end)  # which looks at the teacher, too
             runner = Runner.from_cfg(cfg)
             seen = calls.setdefault(end, [])
             runner.model.teacher.model.backbone.register_forward_hook(lambda *_, seen=seen: seen.append(1))
