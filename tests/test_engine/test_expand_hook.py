@@ -80,7 +80,7 @@ class TestERA:
     @pytest.mark.parametrize('start', [0, 5])
     def test_impossible_starts_are_refused(self, family, start):
         with pytest.raises(ValueError, match=r'start_branches must be in \[1, 4\]'):
-            era(family, start_branches=start)
+            era(family, num_branches=4, start_branches=start)
 
     def test_a_shared_closing_layer_is_refused(self):
         neck = MultiBranchResidualNeck(4, 8, num_branches=2, shared_close=True)
