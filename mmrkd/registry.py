@@ -23,12 +23,11 @@ OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmrkd.engine.optim']
 )
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['mmrkd.engine.strategies'])
+ADAPTER_ROOMS = ('detection', 'classification', 'retrieval', 'whole_classification', 'segmentation')
 ADAPTERS = Registry(
     'adapter',
     scope=SCOPE,
-    locations=[
-        f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'retrieval', 'whole_classification')
-    ],
+    locations=[f'mmrkd.adapters.{room}' for room in ADAPTER_ROOMS],
 )
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope=SCOPE, locations=['mmrkd.runner'])
 ALL = (MODELS, HOOKS, LOOPS, OPTIM_WRAPPERS, STRATEGIES, RUNNERS)

@@ -69,6 +69,7 @@ class FrozenTeacher:
         cfg: Config of the teacher, see :func:`load_model_config`.
         ckpt: Checkpoint file or address. Loaded strictly.
         allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
+        at: Where its features lie, see :meth:`mmrkd.adapters.ModelAdapter.placed_at`. The distiller gives it.
         input_size: ``(height, width)`` of the images that it runs on, where the student's have another size (a
             transformer for 224 pixels, a student for 32). Of maps only features can be compared then, and only if the
             distiller may interpolate them (``resize``). Defaults to None: the student's size.
@@ -84,6 +85,7 @@ class FrozenTeacher:
         ckpt: Optional[str] = None,
         allow_pickle: bool = False,
         input_size: Optional[Sequence[int]] = None,
+        at: str = 'backbone',
     ) -> None:
         if ckpt is None:
             raise ValueError(
@@ -98,7 +100,7 @@ class FrozenTeacher:
         self.classes: Optional[Sequence[str]] = _classes(checkpoint.get('meta') or {})
         self.model.requires_grad_(False)
         self.model.eval()
-        self.adapter = build_adapter(self.model)
+        self.adapter = build_adapter(self.model, at)
 
     @torch.no_grad()
     def extract(self, inputs: Tensor, statistics: Optional[nn.Module] = None) -> Any:

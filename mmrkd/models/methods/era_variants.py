@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmrkd.models.heads import TeacherHead
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant
+from mmrkd.structures import Features
 
 
 class IntegratedVariant(Variant):
@@ -29,8 +30,11 @@ class IntegratedVariant(Variant):
 
     def predict(self, inputs: Tensor, samples: Sequence) -> Sequence:
         """Predicts with the teacher's head on what MBRNet makes of the student's features."""
-        feats = self.pair.student_feats(self.pair.student.extract(inputs))
-        return self.teacher_head.predict(self.neck(feats), inputs, samples)
+
+        def estimate(images: Tensor) -> Features:
+            return self.neck(self.pair.student_feats(self.pair.student.extract(images)))
+
+        return self.teacher_head.predict(estimate, inputs, samples)
 
     def model_config(self) -> dict:
         """Returns the config of the plain model.
