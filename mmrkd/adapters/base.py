@@ -114,6 +114,10 @@ class ModelAdapter(DryRuns, ABC):
         """Returns ``feats`` with some of its distillable features replaced (index in :meth:`features` -> tensor)."""
         return with_tensors(feats, (features.get(index, f) for index, f in enumerate(tensors_in(feats))))
 
+    def positions(self, feats: Any) -> Optional[tuple[int, ...]]:
+        """Where each of :meth:`features` lies among the levels that a neck gives; ``None``: they are all, in order."""
+        return None
+
     def assemble(self, features: dict[int, Tensor]) -> Any:
         """Returns features, all of them, in the structure that the model's ``extract_feat`` gives."""
         return self.replace(self.dry_feats, features)
