@@ -15,6 +15,7 @@ from mmrkd.adapters import build_adapter
 from mmrkd.adapters.state import numbers_in
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
 from mmrkd.registry import MODELS
+from mmrkd.stack import EXTRAS, require_extra
 
 
 def read_config_file(path: str) -> Config:
@@ -22,6 +23,7 @@ def read_config_file(path: str) -> Config:
 
     Raises:
         FileNotFoundError: It, or a config that it inherits from, is not there.
+        ImportError: It is for a library of an extra that is not installed.
         ValueError: It is no valid config.
     """
     try:
@@ -29,6 +31,9 @@ def read_config_file(path: str) -> Config:
     except FileNotFoundError:
         raise
     except Exception as error:  # a config is a program: it can fail in any way
+        for library in EXTRAS:
+            if library in f'{path} {error}':
+                require_extra(library)
         raise ValueError(f'the config {path!r} cannot be read. {type(error).__name__}: {error}') from error
 
 
@@ -39,11 +44,14 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
         cfg: ``'mmdet::...'`` or ``'mmpretrain::...'``, the path of a config file, a whole config, or its model part.
 
     Raises:
+        ImportError: It is for a library of an extra that is not installed.
         ValueError: There is no model in it.
     """
     if isinstance(cfg, str):
         cfg = read_config_file(cfg)
     scope = cfg.get('default_scope')
+    for name in (scope, cfg.get('_scope_'), (cfg.get('model') or {}).get('_scope_')):
+        require_extra(name)
     model = cfg.get('model', cfg)
     if 'type' not in model:
         raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')

@@ -250,3 +250,32 @@ def test_models_that_do_not_fit_are_refused(teacher, deep_teacher):
         build_distiller(tiny_segmentor(), deep_teacher, [dict(type='mmrkd.FitNets')])
     with pytest.raises(ValueError, match='DKD compares a softmax over classes'):
         distiller_with(teacher, dict(type='DKD'))
+
+
+def separated():
+    """A student and an assistant of a quarter of the channels, whose sum the heads read."""
+    cfg = tiny_segmentor()
+    part = dict(cfg['backbone'], _scope_='mmseg')
+    cfg['backbone'] = dict(
+        type='mmrkd.ResidualPairBackbone',
+        student=dict(part, base_channels=6, stem_channels=6),
+        assistant=dict(part, base_channels=2, stem_channels=2),
+        out_channels=[8, 16, 32, 64],
+    )
+    return cfg
+
+
+@pytest.mark.parametrize('at', PLACES)
+def test_student_and_assistant_share_the_gap(teachers, at):
+    method = dict(type='ResidualKD', stages='all', standardize=False)
+    distiller = distiller_with(teachers[at], method, student=separated())
+    assert distiller.methods['residualkd'].counterparts == [0, 1, 2, 3]
+    losses, inputs, samples = losses_of(distiller)
+    own = {name: value for name, value in losses.items() if name.startswith('residualkd.loss')}
+    assert own and all(torch.isfinite(value) for value in own.values())
+    sum(own.values()).backward()
+    assert distiller.student.backbone.assistant.conv1.weight.grad.abs().sum() > 0
+    distiller.eval()
+    for variant in distiller.variants:
+        distiller.set_variant(variant)
+        assert distiller(inputs, copy.deepcopy(samples), mode='predict')[0].pred_sem_seg.data.shape == (1, 64, 64)
