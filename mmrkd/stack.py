@@ -17,6 +17,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
 """Libraries of which one may be absent; one that is there must fit."""
 EXTRAS: dict[str, tuple[str, str]] = {'mmseg': ('1.2.0', '2.0.0')}
 """Libraries that are only there where they were asked for."""
+MAY_BE_ABSENT = {**OPTIONAL, **EXTRAS}
 EXTRA_OF = {'mmseg': 'segmentation'}
 """Import name -> extra of this package that installs it."""
 DISTRIBUTIONS = {
@@ -72,7 +73,7 @@ def _installed(name: str) -> Optional[tuple[str, str]]:
 
 
 def check_stack(
-    required: dict[str, tuple[str, str]] = REQUIRED, optional: dict[str, tuple[str, str]] = {**OPTIONAL, **EXTRAS}
+    required: dict[str, tuple[str, str]] = REQUIRED, optional: dict[str, tuple[str, str]] = MAY_BE_ABSENT
 ) -> None:
     """Checks that every required package is there in a version within its range, and the optional ones if they are.
 
