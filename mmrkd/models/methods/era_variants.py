@@ -53,7 +53,8 @@ class IntegratedVariant(Variant):
         if not routing:
             self._require_all_levels()
         student, model = self.pair.student_cfg, deepcopy(self.pair.teacher.cfg)
-        model.pop('init_cfg', None)
+        for key in ('init_cfg', 'pretrained'):
+            model.pop(key, None)
         model['backbone'] = deepcopy(student['backbone'])
         model['data_preprocessor'] = deepcopy(student.get('data_preprocessor'))
         necks = student.get('neck') or []
