@@ -19,8 +19,8 @@ def generated_batch(adapter: ModelAdapter, batch_size: int, size: tuple[int, int
         size: Height and width.
 
     Returns:
-        ``inputs``, a list of uint8 images ``(3, H, W)``, and ``data_samples``: one label, a label of each pixel, or eight
-        boxes and masks with a quarter of the image's sides.
+        ``inputs``, a list of uint8 images ``(3, H, W)``, and ``data_samples``: one label, a label of each
+        pixel, or eight boxes and masks with a quarter of the image's sides.
     """
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch_size)]
