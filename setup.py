@@ -54,6 +54,7 @@ setup(
             'torchvision==0.16.2',
             'numpy<2',
         ],
+        'segmentation': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'regex', 'prettytable'],  # beside onedl
         'tests': ['pytest', 'pytest-xdist', 'ruff'],
         'demo': ['scikit-learn', 'matplotlib'],
     },

@@ -12,9 +12,12 @@ from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
+from mmrkd.stack import EXTRAS, is_fork
+
 SCOPE = 'mmrkd'
 # mmengine's list of the packages whose configs may be named `<package>::<file>`, in `_base_` and elsewhere.
 MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
+MODULE2PACKAGE.update({name: name for name in EXTRAS if is_fork(name)})
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmrkd.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmrkd.engine.hooks'])
@@ -23,12 +26,11 @@ OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmrkd.engine.optim']
 )
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['mmrkd.engine.strategies'])
+ADAPTER_ROOMS = ('detection', 'classification', 'retrieval', 'whole_classification', 'segmentation')
 ADAPTERS = Registry(
     'adapter',
     scope=SCOPE,
-    locations=[
-        f'mmrkd.adapters.{room}' for room in ('detection', 'classification', 'retrieval', 'whole_classification')
-    ],
+    locations=[f'mmrkd.adapters.{room}' for room in ADAPTER_ROOMS],
 )
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope=SCOPE, locations=['mmrkd.runner'])
 ALL = (MODELS, HOOKS, LOOPS, OPTIM_WRAPPERS, STRATEGIES, RUNNERS)

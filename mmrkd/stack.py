@@ -1,8 +1,9 @@
 """Which versions of torch and of the OpenMMLab libraries mmrkd runs on."""
 
 import importlib
+import importlib.util
 from importlib import metadata
-from typing import Optional
+from typing import Any, Optional
 
 REQUIRED: dict[str, tuple[str, str]] = {
     'torch': ('2.0', '3.0'),
@@ -14,11 +15,17 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     'mmpretrain': ('1.2.0', '2.0.0'),
 }
 """Libraries of which one may be absent; one that is there must fit."""
+EXTRAS: dict[str, tuple[str, str]] = {'mmseg': ('1.2.0', '2.0.0')}
+"""Libraries that are only there where they were asked for."""
+MAY_BE_ABSENT = {**OPTIONAL, **EXTRAS}
+EXTRA_OF = {'mmseg': 'segmentation'}
+"""Import name -> extra of this package that installs it."""
 DISTRIBUTIONS = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
     'mmcv': ('onedl-mmcv', 'mmcv'),
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
 }
 """Import name -> what it may be installed as: the maintained fork, the original."""
 FIX = (
@@ -45,16 +52,28 @@ def installed_version(name: str) -> Optional[str]:
     Args:
         name: What one imports; it may be installed under another name.
     """
+    found = _installed(name)
+    return None if found is None else found[1]
+
+
+def is_fork(name: str) -> bool:
+    """Whether a library is there as the maintained fork, under whose name mmengine does not look for it."""
+    found = _installed(name)
+    return found is not None and found[0] == DISTRIBUTIONS[name][0]
+
+
+def _installed(name: str) -> Optional[tuple[str, str]]:
+    """As what a package is installed, and in which version."""
     for distribution in DISTRIBUTIONS.get(name, (name,)):
         try:
-            return metadata.version(distribution)
+            return distribution, metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
     return None
 
 
 def check_stack(
-    required: dict[str, tuple[str, str]] = REQUIRED, optional: dict[str, tuple[str, str]] = OPTIONAL
+    required: dict[str, tuple[str, str]] = REQUIRED, optional: dict[str, tuple[str, str]] = MAY_BE_ABSENT
 ) -> None:
     """Checks that every required package is there in a version within its range, and the optional ones if they are.
 
@@ -71,6 +90,27 @@ def check_stack(
             found = _imported_version(name, low, high)
         if found is not None and not release(low) <= release(found) < release(high):
             raise ImportError(f'mmrkd needs {name}>={low},<{high}, but found {name} {found}.\n{FIX}')
+
+
+def require_extra(name: Any) -> None:
+    """Checks that a library which only an extra installs is there; any other name passes.
+
+    Args:
+        name: The scope of a config, which is the import name of its library.
+
+    Raises:
+        ImportError: It is not there. The message says which extra to install.
+    """
+    if name not in EXTRA_OF:
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        fork, original = DISTRIBUTIONS[name]
+        raise ImportError(
+            f'this config is for {name}, which is not installed. Install the extra {EXTRA_OF[name]!r}: '
+            f"pip install 'mmrkd[{EXTRA_OF[name]}]', which is {fork} for the maintained fork of the stack; beside the "
+            f'original one: pip install {original} ftfy regex.'
+        )
 
 
 def _imported_version(name: str, low: str, high: str) -> str:

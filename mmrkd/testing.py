@@ -204,6 +204,63 @@ def classification_batch(
     return dict(inputs=images, data_samples=[DataSample().set_gt_label(label) for label in labels])
 
 
+def tiny_segmentor(width: int = 8, channels: int = 8, head: str = 'FCNHead', aux: bool = True, **decode: Any) -> dict:
+    """A dilated ResNet-18 (strides 4, 8, 8, 8) with a decode head on its last map and an FCN head on the one before.
+
+    Args:
+        width: Channels of the stem and the first stage.
+        channels: Channels inside the heads.
+        head: Type of the decode head.
+        aux: Whether there is the auxiliary head.
+        **decode: Overrides of the decode head's config.
+    """
+    norm = dict(type='BN', requires_grad=True)
+    common = dict(num_classes=NUM_CLASSES, norm_cfg=norm, channels=channels, align_corners=False)
+    cfg = dict(
+        type='EncoderDecoder',
+        _scope_='mmseg',
+        data_preprocessor=dict(
+            type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, size_divisor=16
+        ),
+        backbone=dict(
+            type='ResNet',
+            depth=18,
+            base_channels=width,
+            stem_channels=width,
+            strides=(1, 2, 1, 1),
+            dilations=(1, 1, 2, 4),
+            norm_cfg=norm,
+        ),
+        decode_head=dict(dict(common, type=head, in_channels=8 * width, in_index=3, dropout_ratio=0.1), **decode),
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+    )
+    if aux:
+        cfg['auxiliary_head'] = dict(
+            common, type='FCNHead', in_channels=4 * width, in_index=2, num_convs=1, concat_input=False
+        )
+        cfg['auxiliary_head']['loss_decode'] = dict(type='CrossEntropyLoss', loss_weight=0.4)
+    return cfg
+
+
+def segmentation_batch(
+    num_images: int = 2, size: tuple[int, int] = (64, 64), num_classes: int = NUM_CLASSES, seed: int = 0
+) -> dict:
+    """Random images with the class of each pixel (255 on one column), in the form that a dataloader gives."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (num_images, 3, *size), generator=generator, dtype=torch.uint8)
+    samples = []
+    for _ in range(num_images):
+        labels = torch.randint(0, num_classes, (1, *size), generator=generator)
+        labels[..., 0] = 255
+        meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=meta))
+    return dict(inputs=list(images), data_samples=samples)
+
+
 def save_random_teacher(cfg: dict, folder: str, seed: int = 0) -> dict:
     """Builds and initialises a model, saves its weights, and returns the ``teacher=`` argument of a distiller."""
     model = build_model(cfg, seed)

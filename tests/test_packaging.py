@@ -1,5 +1,6 @@
 """What is installed: a wheel in an empty environment beside the stack, with nothing of the clone on the path."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from mmrkd.testing import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(p.relative_to(ROOT / 'configs')) for p in ROOT.glob('configs/*/*.py') if '_base_' not in p.parts)
+ABSENT = () if importlib.util.find_spec('mmseg') else ('_nuclei.py', '_cityscapes.py')  # of an extra
+READABLE = [name for name in CONFIGS if not name.endswith(ABSENT)]
 PLAIN = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME')}
 
 
@@ -37,14 +40,14 @@ def run(*command, cwd, env=(), succeeds=True):
 class TestNamedConfigs:
     """As ``mmdet::...`` is, from a clone that is only on the path."""
 
-    @pytest.mark.parametrize('name', CONFIGS[::9])
+    @pytest.mark.parametrize('name', READABLE[::9])
     def test_by_name_it_is_the_file(self, name):
         found = get_config(f'mmrkd::{name}')
         assert os.path.realpath(found.filename) == str(ROOT / 'configs' / name)
         source = found.model.get('teacher') or dict(cfg='::')
         assert '::' in source['cfg'] or os.path.isfile(source['cfg'])
 
-    @pytest.mark.parametrize('name', CONFIGS)
+    @pytest.mark.parametrize('name', READABLE)
     def test_as_a_base_every_type_is_still_found(self, name, tmp_path):
         """mmengine looks for bare names of a base in the base's package, which is not where they are."""
         (tmp_path / 'cfg.py').write_text(f"_base_ = 'mmrkd::{name}'\ntrain_cfg = dict(max_epochs=3)\n")

@@ -1,10 +1,12 @@
+import importlib.util
 import sys
 import types
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from mmrkd.stack import FIX, OPTIONAL, REQUIRED, check_stack, installed_version
+from mmrkd.stack import EXTRA_OF, FIX, OPTIONAL, REQUIRED, check_stack, installed_version, is_fork, require_extra
 
 
 @pytest.fixture
@@ -96,3 +98,71 @@ class TestOptionalLibraries:
         self.versions(monkeypatch, **{distribution: version})
         with pytest.raises(ImportError, match=f'mmrkd needs {name}>=.*, but found {name} {version}'):
             check_stack({})
+
+
+class TestExtras:
+    def without(self, monkeypatch, spec=None):
+        monkeypatch.setattr('importlib.util.find_spec', lambda name: spec)
+
+    def test_the_error_says_which_extra_to_install(self, monkeypatch):
+        self.without(monkeypatch)
+        with pytest.raises(
+            ImportError, match=r"for mmseg, which is not installed.*pip install 'mmrkd\[segmentation\]'"
+        ):
+            require_extra('mmseg')
+
+    def test_a_folder_of_that_name_is_no_package(self, monkeypatch):
+        self.without(monkeypatch, types.SimpleNamespace(origin=None))
+        with pytest.raises(ImportError, match='which is not installed'):
+            require_extra('mmseg')
+
+    def test_what_is_there_passes_and_so_does_what_no_extra_installs(self, monkeypatch):
+        self.without(monkeypatch, types.SimpleNamespace(origin='/some/where/mmseg/__init__.py'))
+        for name in ('mmseg', 'mmdet', None):
+            require_extra(name)
+
+    def test_every_extra_is_one_of_the_setup(self):
+        setup = (Path(__file__).resolve().parents[1] / 'setup.py').read_text()
+        assert EXTRA_OF and all(f"'{extra}': [" in setup for extra in EXTRA_OF.values())
+
+    def test_the_fork_is_told_from_the_original(self, monkeypatch):
+        self.install(monkeypatch, 'onedl-mmsegmentation', '1.4.2')
+        assert is_fork('mmseg') and installed_version('mmseg') == '1.4.2' and not is_fork('mmdet')
+
+    def test_one_that_does_not_fit_is_named(self, monkeypatch):
+        self.install(monkeypatch, 'mmsegmentation', '0.30.0')
+        with pytest.raises(ImportError, match='mmrkd needs mmseg>=1.2.0,<2.0.0, but found mmseg 0.30.0'):
+            check_stack({})
+
+    def install(self, monkeypatch, distribution, found):
+        def version(name):
+            if name != distribution:
+                raise metadata.PackageNotFoundError(name)
+            return found
+
+        monkeypatch.setattr(metadata, 'version', version)
+
+    def test_a_config_of_a_library_that_is_absent_names_the_extra(self, monkeypatch, tmp_path):
+        from mmrkd.engine.launch import read_config
+        from mmrkd.models.teacher import load_model_config
+
+        (tmp_path / 'config.py').write_text("default_scope = 'mmseg'")
+        self.without(monkeypatch)
+        for fail in (
+            lambda: read_config(str(tmp_path / 'config.py')),
+            lambda: load_model_config(dict(type='EncoderDecoder', _scope_='mmseg')),
+            lambda: load_model_config(dict(default_scope='mmseg', model=dict(type='EncoderDecoder'))),
+        ):
+            with pytest.raises(ImportError, match="Install the extra 'segmentation'"):
+                fail()
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mmseg') is not None, reason='mmseg is installed')
+def test_a_config_that_inherits_from_an_absent_library_names_the_extra(tmp_path):
+    from mmrkd.engine.launch import read_config
+
+    name = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+    (tmp_path / 'config.py').write_text(f'_base_ = {name!r}')
+    for path in (name, str(tmp_path / 'config.py')):
+        with pytest.raises(ImportError, match="Install the extra 'segmentation'"):
+            read_config(path)

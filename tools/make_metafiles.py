@@ -21,6 +21,7 @@ TASKS = {'imagenet': ('ImageNet-1k', 'Image Classification'), 'cifar10': ('CIFAR
 TASKS |= {'cifar100': ('CIFAR-100', 'Image Classification'), 'coco': ('COCO', 'Object Detection')}
 TASKS |= {'deeppcb': ('DeepPCB', 'Object Detection'), 'bccd': ('BCCD', 'Object Detection')}
 TASKS |= {'digits': ('Digit scenes', 'Object Detection'), 'cub200': ('CUB-200-2011', 'Image Classification')}
+TASKS |= {'nuclei': ('Nuclei', 'Semantic Segmentation'), 'cityscapes': ('Cityscapes', 'Semantic Segmentation')}
 
 
 def main(check: bool) -> None:
@@ -55,14 +56,19 @@ def metafile(folder: Path) -> dict:
 def model(path: Path, collection: str) -> dict:
     """One config."""
     method, teacher, student, schedule, dataset = path.stem.split('_')
-    length, unit = re.search(r'(\d+)([xe])$', schedule).groups()
-    epochs = int(length) * (12 if unit == 'x' else 1)
+    length, unit = re.search(r'(\d+)([xek])$', schedule).groups()
+    length = int(length) * {'x': 12, 'e': 1, 'k': 1000}[unit]
     data, task = TASKS[dataset]
     return {
         'Name': path.stem,
         'In Collection': collection,
         'Config': path.relative_to(ROOT).as_posix(),
-        'Metadata': {'Epochs': epochs, 'Teacher': teacher, 'Student': student, 'Training Data': data},
+        'Metadata': {
+            'Iterations' if unit == 'k' else 'Epochs': length,
+            'Teacher': teacher,
+            'Student': student,
+            'Training Data': data,
+        },
         'Results': [{'Task': task, 'Dataset': data, 'Metrics': {}}],
     }
 

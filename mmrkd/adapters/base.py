@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class ModelAdapter(DryRuns, ABC):
             its full dotted name so that nothing need be imported.
         refuses: Classes of models that it is not for, though they derive from one that it serves.
         refuses_because: Why not.
+        at: Where in the model its distillable features lie, see :meth:`placed_at`.
         task: ``'detection'``, ``'classification'``, ...
         main_metric: Name of the metric that sums up the task, as evaluators of the library report it.
         metric_scale: What turns that metric into percent.
@@ -46,6 +47,7 @@ class ModelAdapter(DryRuns, ABC):
     serves: Union[type, str, Sequence[Union[type, str]]] = ()
     refuses: Union[type, str, Sequence[Union[type, str]]] = ()
     refuses_because: str = ''
+    at: str = 'backbone'
     task: str
     main_metric: str
     metric_scale: float = 1.0
@@ -56,6 +58,24 @@ class ModelAdapter(DryRuns, ABC):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+    @classmethod
+    def placed_at(cls, at: str) -> type['ModelAdapter']:
+        """Returns the adapter of the same models whose distillable features lie elsewhere.
+
+        Args:
+            at: ``'backbone'``: what backbone and neck give. ``'penultimate'``: what the last convolution of a segmentor
+                reads.
+
+        Raises:
+            ValueError: Such models have no features there.
+        """
+        if at != 'backbone':
+            raise ValueError(
+                f"the features of models for {cls.task} are those of backbone and neck, at='backbone', found {at!r}. "
+                "Segmentors alone have others (at='penultimate')."
+            )
+        return cls
 
     def extract(self, inputs: Tensor) -> Any:
         """Runs backbone and neck on ``(N, 3, H, W)``."""
@@ -99,6 +119,10 @@ class ModelAdapter(DryRuns, ABC):
         """Returns ``feats`` with some of its distillable features replaced (index in :meth:`features` -> tensor)."""
         return with_tensors(feats, (features.get(index, f) for index, f in enumerate(tensors_in(feats))))
 
+    def positions(self, feats: Any) -> Optional[tuple[int, ...]]:
+        """Where each of :meth:`features` lies among the levels that a neck gives; ``None``: they are all, in order."""
+        return None
+
     def assemble(self, features: dict[int, Tensor]) -> Any:
         """Returns features, all of them, in the structure that the model's ``extract_feat`` gives."""
         return self.replace(self.dry_feats, features)
@@ -119,6 +143,10 @@ class ModelAdapter(DryRuns, ABC):
     def logit_maps(self, outputs: Any) -> list[Tensor]:
         """The same as :meth:`logits` on its grid: ``(N, A * K, H, W)`` for each level, ``(N, K, 1, 1)`` without one."""
         raise NotImplementedError(f'{type(self).__name__} does not say how its logits lie on a grid')
+
+    def logit_strides(self) -> list[Union[int, Fraction, None]]:
+        """Returns how many pixels a cell of each of :meth:`logit_maps` stands for; ``None`` without a grid."""
+        return [level.stride for level in self.levels(self.dry_feats)]
 
     @abstractmethod
     def logits(self, outputs: Any) -> list[Tensor]:
@@ -273,6 +301,18 @@ class ModelAdapter(DryRuns, ABC):
         """Predicts from given features, with the model's own post-processing."""
         with reuse_features(self.model, inputs, feats):
             return self.model.predict(inputs, self.samples_for(inputs, samples))
+
+    def predict_through(self, extract: Callable[[Tensor], Any], inputs: Tensor, samples: Samples) -> Sequence:
+        """Predicts from what a function computes of the images, in place of the model's own features.
+
+        A model that looks at parts of an image one by one asks for the features of each.
+
+        Args:
+            extract: Turns images ``(N, 3, h, w)`` into features in the structure that :meth:`extract` gives.
+            inputs: Images ``(N, 3, H, W)``.
+            samples: Their data samples.
+        """
+        return self.predict(extract(inputs), inputs, samples)
 
     def pixels_per_cell(self, feature: Tensor) -> Optional[Fraction]:
         """The exact stride of a map that a dry run gave; ``None`` for a vector."""

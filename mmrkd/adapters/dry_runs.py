@@ -58,6 +58,7 @@ class DryRuns:
         errors = {}
         with self.evaluating():
             for size in self.dry_sizes:
+                self._dry_size = size  # a layout may ask for it
                 try:
                     feats = self.extract(self._blank(size, 2))  # of one, LeNet drops the batch dimension
                     layout = self.layout(feats)
@@ -66,8 +67,9 @@ class DryRuns:
                 except (AttributeError, LookupError, TypeError) as error:
                     raise TypeError(self._takes_no_images(error)) from error
                 else:
-                    self._dry_size, self._dry_feats = size, feats
+                    self._dry_feats = feats
                     return feats, layout
+        self._dry_size = None
         raise ValueError(f'{type(self.model).__name__} runs on blank images of none of these sizes: {errors}')
 
     def _takes_no_images(self, error: Exception) -> str:

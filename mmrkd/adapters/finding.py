@@ -12,9 +12,9 @@ from mmrkd.registry import ADAPTERS
 Served = Union[type, str]
 
 
-def build_adapter(model: nn.Module) -> ModelAdapter:
-    """Returns the adapter of a model, see :func:`find_adapter`."""
-    return find_adapter(type(model))(model)
+def build_adapter(model: nn.Module, at: str = 'backbone') -> ModelAdapter:
+    """Returns the adapter of a model, see :func:`find_adapter` and :meth:`ModelAdapter.placed_at`."""
+    return find_adapter(type(model)).placed_at(at)(model)
 
 
 def find_adapter(kind: type) -> type[ModelAdapter]:

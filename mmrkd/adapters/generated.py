@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from mmrkd.adapters.base import ModelAdapter
 from mmrkd.adapters.detection import DetectionAdapter
+from mmrkd.adapters.segmentation import SegmentationAdapter
 
 
 def generated_batch(adapter: ModelAdapter, batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -18,13 +19,14 @@ def generated_batch(adapter: ModelAdapter, batch_size: int, size: tuple[int, int
         size: Height and width.
 
     Returns:
-        ``inputs``, a list of uint8 images ``(3, H, W)``, and ``data_samples``: one label, or eight boxes and
-        masks with a quarter of the image's sides.
+        ``inputs``, a list of uint8 images ``(3, H, W)``, and ``data_samples``: one label, a label of each
+        pixel, or eight boxes and masks with a quarter of the image's sides.
     """
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch_size)]
     classes = adapter.num_classes or 1
-    make = _detection_sample if isinstance(adapter, DetectionAdapter) else _classification_sample
+    makers = {DetectionAdapter: _detection_sample, SegmentationAdapter: _segmentation_sample}
+    make = next((make for kind, make in makers.items() if isinstance(adapter, kind)), _classification_sample)
     return dict(inputs=images, data_samples=[make(size, classes, generator) for _ in images])
 
 
@@ -33,6 +35,14 @@ def _classification_sample(size: tuple[int, int], classes: int, generator: torch
 
     sample = DataSample(metainfo=dict(img_shape=size, ori_shape=size, num_classes=classes))
     return sample.set_gt_label(int(torch.randint(0, classes, (), generator=generator)))
+
+
+def _segmentation_sample(size: tuple[int, int], classes: int, generator: torch.Generator) -> Any:
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+    sample.gt_sem_seg = PixelData(data=torch.randint(0, classes, (1, *size), generator=generator))
+    return sample
 
 
 def _detection_sample(size: tuple[int, int], classes: int, generator: torch.Generator) -> Any:

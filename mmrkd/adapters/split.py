@@ -163,8 +163,10 @@ def trace(adapter: ModelAdapter) -> list[_Call]:
 
 def _locate(adapter: ModelAdapter, calls: Sequence[_Call], first: Optional[str]) -> tuple[str, float]:
     """Returns the name and the time of the cut."""
-    if first in ('neck', 'input'):
-        return first, inf if first == 'neck' else -1
+    if first == 'input':
+        return first, -1
+    if first == 'neck':  # only features behind the neck take a part of the head to compute
+        return first, min((call.start for call in calls if call.name.startswith('decode_head')), default=inf)
     if first is None:
         first = _last_stage(adapter, calls)
     called = {call.name: call.start for call in reversed(calls)}

@@ -28,13 +28,13 @@ def facts() -> dict[str, object]:
     from mmengine.utils.dl_utils import collect_env
 
     from mmrkd.engine.optim import computes_bfloat16
-    from mmrkd.stack import OPTIONAL, REQUIRED, installed_version
+    from mmrkd.stack import EXTRAS, OPTIONAL, REQUIRED, installed_version
     from mmrkd.version import __version__
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     native, reason = computes_bfloat16(device)
     found = {'mmrkd': __version__}
-    found.update((name, installed_version(name) or 'not installed') for name in (*REQUIRED, *OPTIONAL))
+    found.update((name, installed_version(name) or 'not installed') for name in (*REQUIRED, *OPTIONAL, *EXTRAS))
     found.update((name, value) for name, value in collect_env().items() if name not in NOISE)
     found.update(
         processor=f'{processor()}, {os.cpu_count()} cores',

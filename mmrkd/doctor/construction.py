@@ -129,7 +129,7 @@ def _build_student(model: ConfigDict, report: Report) -> Optional[ModelAdapter]:
         with report.expecting('student-kind'):
             if not hasattr(student, 'extract_feat'):
                 raise TypeError(f'{type(student).__name__} is no whole model: it has no extract_feat')
-            return build_adapter(student)
+            return build_adapter(student, model.get('at', 'backbone'))
     return None
 
 
@@ -164,7 +164,8 @@ def _build_teacher(role: str, cfg: Any, student: Optional[ModelAdapter], report:
     try:
         load_strictly(model, checkpoint['state_dict'], f'the checkpoint {ckpt!r}')
         known = inspect.signature(FrozenTeacher).parameters
-        return FrozenTeacher(**{key: value for key, value in cfg.items() if key in known})
+        at = 'backbone' if student is None else student.at
+        return FrozenTeacher(**{'at': at, **{key: value for key, value in cfg.items() if key in known}})
     except Exception as error:
         report.fault(_name_of_mismatch(model, checkpoint['state_dict'], student), shortened(error))
     return None
@@ -213,7 +214,7 @@ def _examine_wiring(
     """Wires the methods one by one, each in a distiller of its own, and names what stands in the way."""
 
     def wire(parts: list) -> None:
-        own = {key: model[key] for key in ('data_preprocessor', 'resize') if key in model}
+        own = {key: model[key] for key in ('data_preprocessor', 'resize', 'at') if key in model}
         Distiller(model.student, methods=parts, teachers=teachers, **own)
 
     faults = len(report.faults)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -76,7 +77,12 @@ def cost_table(cfg: Config, model: nn.Module, dataloader, variants: Sequence[str
         if variant is not None and variant.parts:  # several models side by side: it costs what they cost
             rows.append(f'| {name} | {score} | {" + ".join(variant.parts)} | | |')
             continue
-        single = model if variant is None else variant.build()
+        try:
+            single = model if variant is None else variant.build()
+        except ValueError as error:  # it is no plain model
+            print_log(f'the cost of {name} cannot be measured: {error}', 'current')
+            rows.append(f'| {name} | {score} | - | - | - |')
+            continue
         cost = measure_cost(single.to(next(model.parameters()).device), batch)
         rows.append(
             f'| {name} | {score} | {cost.params / 1e6:.3f} | {cost.flops / 1e9:.3f} | {cost.latency * 1e3:.1f} |'

@@ -20,6 +20,7 @@ from mmrkd.engine.prepare import complete_config, is_distillation, prepare_confi
 from mmrkd.engine.resume import settle_checkpoint
 from mmrkd.models.teacher import read_config_file
 from mmrkd.registry import drop_empty_scopes, type_names
+from mmrkd.stack import require_extra
 
 __all__ = ['add_common_arguments', 'apply_arguments', 'build_runner', 'load_config', 'read_config', 'report_errors']
 
@@ -34,6 +35,7 @@ MEMORY_ADVICE = """The memory was not enough. What needs less, the most effectiv
 def read_config(path: str) -> Config:
     """Reads a config file, or one that a library ships (``mmdet::...``), and enters its scope."""
     cfg = read_config_file(path)
+    require_extra(cfg.get('default_scope'))
     drop_empty_scopes(cfg._cfg_dict)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
@@ -134,7 +136,7 @@ def report_errors(main: Callable[[], Any]) -> Callable[[], None]:
         try:
             main()
             _leave_process_group()
-        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
             if os.environ.get('MMRKD_DEBUG') or (isinstance(error, RuntimeError) and not _out_of_memory(error)):
                 raise
             log = _log_traceback(error)

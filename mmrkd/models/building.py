@@ -10,23 +10,31 @@ from mmrkd.models.methods.arguments import check_arguments
 from mmrkd.models.teacher import FrozenTeacher
 
 
-def build_teachers(teacher: Any, others: Mapping[str, Any]) -> dict[str, FrozenTeacher]:
+def build_teachers(teacher: Any, others: Mapping[str, Any], at: str = 'backbone') -> dict[str, FrozenTeacher]:
     """Returns the teachers by name.
 
     Args:
         teacher: The default one, a config or a teacher; ``None`` without.
         others: Name -> teacher beside it.
+        at: Where the features of all of them lie, see :meth:`mmrkd.adapters.ModelAdapter.placed_at`.
 
     Raises:
         TypeError: An argument in a config is of another kind, or there is none of that name.
-        ValueError: There are two default ones, or one cannot be built.
+        ValueError: There are two default ones, one cannot be built, or one that is built reads features elsewhere.
     """
     if teacher is not None and DEFAULT in others:
         raise ValueError('teacher= is short for teachers=dict(default=...): give one of them')
     given = {**({} if teacher is None else {DEFAULT: teacher}), **others}
     for cfg in [cfg for cfg in given.values() if not isinstance(cfg, FrozenTeacher)]:
         check_arguments(FrozenTeacher, cfg, shared=())
-    return {name: t if isinstance(t, FrozenTeacher) else FrozenTeacher(**t) for name, t in given.items()}
+    built = {n: t if isinstance(t, FrozenTeacher) else FrozenTeacher(**{'at': at, **t}) for n, t in given.items()}
+    for name, other in built.items():
+        if other.adapter.at != at:
+            raise ValueError(
+                f'the features of student and teacher lie at one place: the student has them at={at!r}, the teacher '
+                f'{name!r} at={other.adapter.at!r}. Say it once, to the distiller.'
+            )
+    return built
 
 
 def require_own_names(student: nn.Module) -> None:

@@ -39,7 +39,7 @@ def isolated_rng() -> Iterator[None]:
 
 @MODELS.register_module()
 class Distiller(BaseModel):
-    """Wraps an untouched mmdet or mmpretrain model and trains it with one teacher, several, or none.
+    """Wraps an untouched mmdet, mmpretrain or mmseg model and trains it with one teacher, several, or none.
 
     .. code:: text
 
@@ -72,6 +72,8 @@ class Distiller(BaseModel):
             the student where the two differ, and levels to be matched by the nearest stride where none is common.
             Defaults to None: nothing is resized.
         teachers: Name -> teacher, beside ``teacher``.
+        at: Where the distillable features of student and teachers lie: ``'backbone'``, what backbone and neck give,
+            or, of segmentors, ``'penultimate'``: what the last convolution of the decode head reads.
         backbone: Not read. Functions that look for ``cfg.model.backbone`` (``mmdet.apis.init_detector``) find it in the
             configs that a run writes into its work dir.
         view_names: Names of the pipeline's views of an image in their order, for methods that read several
@@ -93,6 +95,7 @@ class Distiller(BaseModel):
         resize: Optional[str] = None,
         teachers: Optional[Mapping[str, Union[dict, FrozenTeacher]]] = None,
         view_names: Sequence[str] = ('weak', 'strong'),
+        at: str = 'backbone',
         backbone: Optional[dict] = None,
     ) -> None:
         cfg = load_model_config(student)
@@ -103,12 +106,12 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student, self.student_cfg = student, plain
         require_own_names(student)
-        self.adapter: ModelAdapter = build_adapter(student)
+        self.adapter: ModelAdapter = build_adapter(student, at)
         check_parts(student, init_student)
         self.init_student, self.inherited = init_student, ''
         self.view_names = tuple(view_names)
         with isolated_rng():
-            self.teachers = build_teachers(teacher, teachers or {})
+            self.teachers = build_teachers(teacher, teachers or {}, at)
             self.methods = MethodDict(methods, self.teachers)
             self._wire(resize)
         if any(method.views for method in self.methods.values()):

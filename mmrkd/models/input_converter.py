@@ -20,14 +20,14 @@ class _Normalisation:
 
     @classmethod
     def of(cls, preprocessor: nn.Module) -> '_Normalisation':
-        rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
+        rgb = _first_of(preprocessor, 'to_rgb', '_channel_conversion', 'channel_conversion')
         normalise = getattr(preprocessor, '_enable_normalize', False)
         return cls(
             rgb=bool(rgb),
             mean=preprocessor.mean.detach().cpu().float() if normalise else None,
             std=preprocessor.std.detach().cpu().float() if normalise else None,
             divisor=int(getattr(preprocessor, 'pad_size_divisor', 1)),
-            pad_value=float(getattr(preprocessor, 'pad_value', 0)),
+            pad_value=float(_first_of(preprocessor, 'pad_value', 'pad_val') or 0),
         )
 
     def same_pixels(self, other: '_Normalisation') -> bool:
@@ -136,6 +136,11 @@ class InputConverter:
             numbers = self.student.mean, self.student.std, self.teacher.mean, self.teacher.std
             self._moved[key] = tuple(None if n is None else n.to(images) for n in numbers)
         return self._moved[key]
+
+
+def _first_of(preprocessor: nn.Module, *names: str) -> Any:
+    """The libraries, and their versions, have other names for one attribute; ``None`` if there is none of them."""
+    return next((getattr(preprocessor, name) for name in names if hasattr(preprocessor, name)), None)
 
 
 def _with_meta(sample: Any, meta: dict[str, Any]) -> Any:

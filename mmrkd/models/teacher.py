@@ -16,6 +16,7 @@ from mmrkd.adapters.state import numbers_in
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
 from mmrkd.models.class_map import ClassMap
 from mmrkd.registry import MODELS
+from mmrkd.stack import EXTRAS, require_extra
 
 
 def read_config_file(path: str) -> Config:
@@ -23,6 +24,7 @@ def read_config_file(path: str) -> Config:
 
     Raises:
         FileNotFoundError: It, or a config that it inherits from, is not there.
+        ImportError: It is for a library of an extra that is not installed.
         ValueError: It is no valid config.
     """
     try:
@@ -30,6 +32,9 @@ def read_config_file(path: str) -> Config:
     except FileNotFoundError:
         raise
     except Exception as error:  # a config is a program: it can fail in any way
+        for library in EXTRAS:
+            if library in f'{path} {error}':
+                require_extra(library)
         raise ValueError(f'the config {path!r} cannot be read. {type(error).__name__}: {error}') from error
 
 
@@ -40,11 +45,14 @@ def load_model_config(cfg: Union[str, dict]) -> ConfigDict:
         cfg: ``'mmdet::...'`` or ``'mmpretrain::...'``, the path of a config file, a whole config, or its model part.
 
     Raises:
+        ImportError: It is for a library of an extra that is not installed.
         ValueError: There is no model in it.
     """
     if isinstance(cfg, str):
         cfg = read_config_file(cfg)
     scope = cfg.get('default_scope')
+    for name in (scope, cfg.get('_scope_'), (cfg.get('model') or {}).get('_scope_')):
+        require_extra(name)
     model = cfg.get('model', cfg)
     if 'type' not in model:
         raise ValueError(f'the config of a model needs a `type`, or a `model` that has one, but has only {list(cfg)}')
@@ -70,6 +78,7 @@ class FrozenTeacher:
         cfg: Config of the teacher, see :func:`load_model_config`.
         ckpt: Checkpoint file or address. Loaded strictly.
         allow_pickle: Whether the checkpoint may run code of its own. Defaults to False.
+        at: Where its features lie, see :meth:`mmrkd.adapters.ModelAdapter.placed_at`. The distiller gives it.
         input_size: ``(height, width)`` of the images that it runs on, where the student's have another size (a
             transformer for 224 pixels, a student for 32). Of maps only features can be compared then, and only if the
             distiller may interpolate them (``resize``). Defaults to None: the student's size.
@@ -96,6 +105,7 @@ class FrozenTeacher:
         allow_pickle: bool = False,
         input_size: Optional[Sequence[int]] = None,
         class_map: Optional[Union[Sequence[str], Mapping[str, Union[str, int]]]] = None,
+        at: str = 'backbone',
     ) -> None:
         if ckpt is None:
             raise ValueError(
@@ -110,7 +120,7 @@ class FrozenTeacher:
         self.classes: Optional[Sequence[str]] = _classes(checkpoint.get('meta') or {})
         self.model.requires_grad_(False)
         self.model.eval()
-        self.adapter = build_adapter(self.model)
+        self.adapter = build_adapter(self.model, at)
         self.class_map: Optional[ClassMap] = None
         if class_map is not None:
             self.class_map = ClassMap.of(class_map, self.classes, self.adapter.num_classes)

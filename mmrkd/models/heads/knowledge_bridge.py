@@ -62,7 +62,7 @@ class KnowledgeBridge(BaseModule):
         self.split = find_split(self.teacher.adapter, split)
         whole = trainable_copy(self.teacher.cfg) if init == 'random' else _as_configured(self.teacher.cfg)
         self.model = cut_model(whole, self.split)
-        self.adapter: ModelAdapter = build_adapter(self.model)
+        self.adapter: ModelAdapter = build_adapter(self.model, self.teacher.adapter.at)
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -96,10 +96,14 @@ class KnowledgeBridge(BaseModule):
     def predict(self, inputs: Tensor, samples: Any) -> Any:
         """Predicts with the teacher's lower part and the bridge, from images as the student sees them."""
         inputs, samples = self.pair.convert.convert(inputs, samples)
+        return self.adapter.predict_through(self._extract_alone, inputs, samples)
+
+    def _extract_alone(self, inputs: Tensor) -> Any:
+        """The bridge's features of images as the teacher sees them, behind a pass of the lower part of its own."""
         with self.teacher.adapter.tapped(self.taps) as taps, self._lower_statistics():
             if self.taps:
                 self.teacher.adapter.extract(inputs)  # in evaluation mode, whatever the statistics in training
-        return self.adapter.predict(self.extract(inputs, taps), inputs, samples)
+        return self.extract(inputs, taps)
 
     def whole_state(self) -> dict[str, Tensor]:
         """Returns weights for the teacher's plain config: its lower part and the bridge."""

@@ -26,7 +26,7 @@ class Peer(BaseModule):
         super().__init__()
         self.cfg = cfg
         self.model = trainable_copy(cfg)
-        self.adapter: ModelAdapter = build_adapter(self.model)
+        self.adapter: ModelAdapter = build_adapter(self.model, student.at)
         self.convert = InputConverter(student.model.data_preprocessor, self.model.data_preprocessor)
 
     def extract(self, inputs: Tensor) -> Any:
@@ -37,7 +37,7 @@ class Peer(BaseModule):
     def predict(self, inputs: Tensor, samples: Any) -> Any:
         """Predicts from images as the student sees them."""
         inputs, samples = self.convert.convert(inputs, samples)
-        return self.adapter.predict(self.extract(inputs), inputs, samples)
+        return self.model(inputs, samples, mode='predict')
 
     def whole_state(self) -> dict[str, Tensor]:
         """Returns the weights for its plain config."""

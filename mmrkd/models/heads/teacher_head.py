@@ -1,7 +1,7 @@
 """Teacher weight integration (TWI) of ERA: the teacher's frozen head judges estimated features."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +59,20 @@ class TeacherHead(nn.Module):
         return self.teacher.adapter.head_outputs(self._from_estimates_alone(estimates))
 
     @torch.no_grad()
-    def predict(self, estimates: Sequence[Tensor], inputs: Tensor, samples: Sequence) -> Sequence:
+    def predict(self, estimate: Callable[[Tensor], Sequence[Tensor]], inputs: Tensor, samples: Sequence) -> Sequence:
         """Predicts with the teacher's head, from estimates of all its levels: the teacher's body is not run.
+
+        Args:
+            estimate: Gives the estimates for images ``(N, 3, h, w)``: all of ``inputs``, or windows of them.
+            inputs: Images ``(N, 3, H, W)``.
+            samples: Their data samples.
 
         Raises:
             ValueError: The teacher's head reads levels that the student does not have.
         """
-        return self.teacher.adapter.predict(self._from_estimates_alone(estimates), inputs, samples)
+        return self.teacher.adapter.predict_through(
+            lambda images: self._from_estimates_alone(estimate(images)), inputs, samples
+        )
 
     def _by_level(self, estimates: Sequence[Tensor]) -> dict[int, Tensor]:
         return {index: estimate for (_, index), estimate in zip(self.match.pairs, estimates)}

@@ -60,7 +60,7 @@ class AttentionTransfer(DistillMethod):
         for name, other in zip(self.student_taps, self.teacher_taps):
             strides = [pair.student.pixels_per_cell(f) for f in _maps(own[name])]
             counterparts = [pair.teacher.adapter.pixels_per_cell(f) for f in _maps(others[other])]
-            found = [(s, counterparts.index(stride)) for s, stride in enumerate(strides) if stride in counterparts]
+            found = _in_order(strides, counterparts)
             if not found:
                 raise ValueError(
                     f'{name!r} of the student and {other!r} of the teacher give no maps of the same stride: they '
@@ -74,6 +74,16 @@ class AttentionTransfer(DistillMethod):
         others = [_maps(teacher.taps[name])[t] for _, _, name, t in self.pairs]
         others = [on_student_grid(t, s) for s, t in zip(own, others)]
         return {'loss_at': self.w_at * attention_distance(own, others)}
+
+
+def _in_order(strides: Sequence[Any], counterparts: list[Any]) -> list[tuple[int, int]]:
+    """Pairs equal strides, several of one stride in their order: dilated backbones have them."""
+    pairs, left = [], list(counterparts)
+    for index, stride in enumerate(strides):
+        if stride in left:
+            pairs.append((index, left.index(stride)))
+            left[pairs[-1][1]] = None  # taken
+    return pairs
 
 
 def _maps(feats: Any) -> list[Tensor]:

@@ -58,7 +58,7 @@ class CWD(DistillMethod):
         match, levels = pair.match, pair.match.student_levels
         if self.on == 'logits':
             pair.require_same_layout('CWD')
-            self.strides = [level.stride for level in levels]
+            self.strides = pair.student.logit_strides()
         else:
             self.strides = [levels[s].stride for s, _ in match.pairs]
             widths = match.student_channels, match.teacher_channels

@@ -5,10 +5,11 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
+from mmrkd.adapters.structure import tensors_in
 from mmrkd.models.heads import TeacherHead
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant
-from mmrkd.structures import LevelMatch
+from mmrkd.structures import Features, LevelMatch
 
 
 class IntegratedVariant(Variant):
@@ -30,23 +31,36 @@ class IntegratedVariant(Variant):
 
     def predict(self, inputs: Tensor, samples: Sequence) -> Sequence:
         """Predicts with the teacher's head on what MBRNet makes of the student's features."""
-        feats = self.pair.student_feats(self.pair.student.extract(inputs))
-        return self.teacher_head.predict(self.neck(feats), inputs, samples)
+
+        def estimate(images: Tensor) -> Features:
+            return self.neck(self.pair.student_feats(self.pair.student.extract(images)))
+
+        return self.teacher_head.predict(estimate, inputs, samples)
 
     def model_config(self) -> dict:
         """Returns the config of the plain model.
 
         Raises:
-            ValueError: The student has levels that the teacher does not read: a neck is given all of them.
+            ValueError: The student has levels that the teacher does not read: a neck is given all of them. Or the
+                features lie inside the decode head, and behind them the teacher's goes on.
         """
-        self._require_all_levels()
+        if self.pair.student.at != 'backbone':
+            raise ValueError(
+                f'there is no plain config of the integrated form with features at={self.pair.student.at!r}: it is one '
+                'decode head up to there, and another one behind. Evaluate it with the distillation config.'
+            )
+        routing = self._routing()
+        if not routing:
+            self._require_all_levels()
         student, model = self.pair.student_cfg, deepcopy(self.pair.teacher.cfg)
-        model.pop('init_cfg', None)
+        for key in ('init_cfg', 'pretrained'):
+            model.pop(key, None)
         model['backbone'] = deepcopy(student['backbone'])
         model['data_preprocessor'] = deepcopy(student.get('data_preprocessor'))
         necks = student.get('neck') or []
         neck = dict(type=f'mmrkd.{type(self.neck).__name__}', **self.neck_cfg)
-        model['neck'] = [*deepcopy(necks if isinstance(necks, list) else [necks]), neck]
+        before, behind = routing[:1], routing[1:]
+        model['neck'] = [*deepcopy(necks if isinstance(necks, list) else [necks]), *before, neck, *behind]
         return model
 
     def weights(self) -> dict[str, Tensor]:
@@ -56,12 +70,25 @@ class IntegratedVariant(Variant):
         sequence = isinstance(neck, nn.Sequential)
         count = 0 if neck is None else len(neck) if sequence else 1
         inner = 'neck.' if sequence else 'neck.0.'
+        own_index = count + len(self._routing()[:1])
         own = student.state_dict()
         state = {k: v for k, v in own.items() if k.startswith('backbone.')}
         state.update({inner + k[len('neck.') :]: v for k, v in own.items() if k.startswith('neck.')})
-        state.update({f'neck.{count}.{k}': v for k, v in self.neck.state_dict().items()})
+        state.update({f'neck.{own_index}.{k}': v for k, v in self.neck.state_dict().items()})
         state.update({k: v for k, v in teacher.items() if not k.startswith(('backbone.', 'neck.'))})
         return state
+
+    def _routing(self) -> list[dict]:
+        """What chooses levels before the neck and places them behind it, where heads read only some of all levels."""
+        adapters = self.pair.student, self.pair.teacher.adapter
+        student, teacher = (adapter.positions(adapter.dry_feats) for adapter in adapters)
+        if student is None or teacher is None:
+            return []
+        pairs, others = self.pair.match.pairs, sum(1 for _ in tensors_in(adapters[1].dry_feats))
+        return [
+            dict(type='mmrkd.SelectLevels', indices=[student[s] for s, _ in pairs]),
+            dict(type='mmrkd.PlaceLevels', indices=[teacher[t] for _, t in pairs], num_levels=others),
+        ]
 
     def _require_all_levels(self) -> None:
         match = self.pair.match

@@ -242,14 +242,22 @@ def _as_tuple(feats: Any) -> tuple[Tensor, ...]:
 
 
 def _match_strides(pair: Pair, own: dict[str, Tensor], others: Sequence[Tensor], source: str) -> list[int]:
-    """Returns for each stage the index of the teacher's feature of the same stride; of vectors, the vector's."""
-    index_of = {pair.teacher.adapter.pixels_per_cell(feat): index for index, feat in enumerate(others)}
+    """Returns for each stage the index of the teacher's feature of the same stride; of vectors, the vector's.
+
+    Dilated backbones have several of one stride: these are paired from the last one on.
+    """
+    indices: dict[Any, list[int]] = {}
+    for index, feat in enumerate(others):
+        indices.setdefault(pair.teacher.adapter.pixels_per_cell(feat), []).append(index)
     strides = {stage: pair.student.pixels_per_cell(feat) for stage, feat in own.items()}
-    missing = [stage for stage, stride in strides.items() if stride not in index_of]
+    missing = [stage for stage, stride in strides.items() if stride not in indices]
     if missing:
         raise ValueError(
             f'the stages {missing} of the student have no counterpart of the same stride in the teacher: for blank '
             f'images they are {[tuple(own[stage].shape) for stage in missing]}, and {source!r} of the teacher gives '
             f'{[tuple(feat.shape) for feat in others]}. Compare other stages, or give the teacher more out_indices.'
         )
-    return [index_of[stride] for stride in strides.values()]
+    chosen = []
+    for stride in reversed(strides.values()):
+        chosen.append(indices[stride].pop() if len(indices[stride]) > 1 else indices[stride][0])
+    return chosen[::-1]

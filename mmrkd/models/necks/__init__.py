@@ -5,6 +5,7 @@ from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.disentangler import Disentangler
 from mmrkd.models.necks.feature_generator import FeatureGenerator, draw_kept
 from mmrkd.models.necks.global_context import GlobalContext
+from mmrkd.models.necks.level_routing import PlaceLevels, SelectLevels
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
 from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
 from mmrkd.models.necks.projection import Projection, linear_part, pointwise
@@ -18,8 +19,10 @@ __all__ = [
     'GlobalContext',
     'MultiBranchResidualNeck',
     'MultiWidthResidualNeck',
+    'PlaceLevels',
     'Projection',
     'ResidualAssistantNeck',
+    'SelectLevels',
     'draw_kept',
     'linear_part',
     'pointwise',

@@ -80,7 +80,7 @@ def test_predictions_come_from_estimates_alone(wide_retinanet):
     estimates = maps(3, seed=1)
     with torch.no_grad():
         expected = model.bbox_head.predict(tuple(estimates), samples, rescale=True)
-    found = head.predict(estimates, torch.zeros(2, 3, 96, 96), copy.deepcopy(samples))
+    found = head.predict(lambda _: estimates, torch.zeros(2, 3, 96, 96), copy.deepcopy(samples))
     for sample, instances in zip(found, expected):
         assert len(instances) > 0
         torch.testing.assert_close(sample.pred_instances.scores, instances.scores)
@@ -94,7 +94,10 @@ def test_predictions_come_from_estimates_alone(wide_retinanet):
 def test_predictions_need_every_level_of_the_teacher(deep_retinanet, own):
     head = detection_head(deep_retinanet, own, (0, 1, 2, 3))
     estimates = [maps(4, seed=1)[i] for i in own]
-    for call in (lambda: head.outputs(estimates), lambda: head.predict(estimates, None, [])):
+    for call in (
+        lambda: head.outputs(estimates),
+        lambda: head.predict(lambda _: estimates, torch.zeros(2, 3, 96, 96), []),
+    ):
         with pytest.raises(ValueError) as error:
             call()
         message = str(error.value)
