@@ -7,8 +7,8 @@ model = dict(
     type='mmrkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-10e_digits.py',
-        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-10e_digits/epoch_10.pth',
+        cfg='{{fileDirname}}/../baselines/retinanet-r18w32_1xb8-8e_digits.py',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/retinanet-r18w32_1xb8-8e_digits/epoch_8.pth',
     ),
     methods=[dict(type='mmrkd.ERA')],
 )

@@ -16,7 +16,7 @@ import sys
 import time
 
 RUNS = {
-    'teacher': 'mmrkd::baselines/retinanet-r18w32_1xb8-10e_digits.py',
+    'teacher': 'mmrkd::baselines/retinanet-r18w32_1xb8-8e_digits.py',
     'student': 'mmrkd::baselines/retinanet-r18w8_1xb8-8e_digits.py',
     'student with ERA': 'mmrkd::era/era_retinanet-r18w32_retinanet-r18w8_1xb8-8e_digits.py',
 }
