@@ -6,7 +6,8 @@ from mmengine.config import Config
 from mmrkd.engine import prepare_config
 from mmrkd.engine.prepare import check_data, is_distillation
 
-HOOKS = ['mmrkd.SplitCheckpointHook', 'mmrkd.MergeCheckpointHook', 'mmrkd.ClassCheckHook', 'mmrkd.PhaseHook']
+HOOKS = ['SplitCheckpointHook', 'MergeCheckpointHook', 'ClassCheckHook', 'PhaseHook', 'DiagnosisHook']
+HOOKS = [f'mmrkd.{name}' for name in HOOKS]
 
 
 def distillation(**parts):
