@@ -80,7 +80,8 @@ class SegmentationAdapter(ModelAdapter):
         """The indices that the heads have in their configs, negative ones counted from the end; ``None``: all."""
         indices: list[int] = []
         for head in (*reversed(self.decode_heads), *self.auxiliary_heads):
-            index = getattr(head, 'in_index', None)
+            reader = getattr(head, 'kernel_generate_head', head)  # K-Net: the other stages refine what it gives
+            index = getattr(reader, 'in_index', None)
             if index is None:
                 return None
             indices.extend(index if isinstance(index, (list, tuple)) else [index])

@@ -214,6 +214,14 @@ def test_scores_of_points_are_no_map():
     assert adapter.positions(adapter.dry_feats) == (0, 3) and adapter.blend_obstacle
 
 
+def test_the_first_stage_of_several_says_what_is_read():
+    adapter = build_adapter(segmentor())
+    head = adapter.head
+    head.kernel_generate_head = torch.nn.Module()
+    head.kernel_generate_head.in_index, head.in_index = 1, None
+    assert adapter.positions(tuple(torch.zeros(1, 1, 1, 1) for _ in range(4))) == (1, 2)
+
+
 @pytest.mark.parametrize('at', PLACES)
 def test_judging_gives_gradients_and_leaves_the_model_alone(at):
     model = segmentor().eval().requires_grad_(False)
