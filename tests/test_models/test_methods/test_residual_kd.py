@@ -67,7 +67,8 @@ class TestLosses:
     def test_equal_widths_are_the_paper(self, teachers):
         """No P: L_S is the mimicry loss, L_A the error of A against what S leaves over."""
         student, batch = STUDENTS['classifier']
-        distiller, inputs, samples = build(student, teachers['equal'], batch, w_student=2.0, w_assistant=3.0)
+        weights = dict(w_student=2.0, w_assistant=3.0, standardize=False)
+        distiller, inputs, samples = build(student, teachers['equal'], batch, **weights)
         assert list(distiller.methods[0].parameters()) == []
         own, other, target = parts(distiller, inputs)
         found = distiller.loss(inputs, samples)
@@ -77,7 +78,7 @@ class TestLosses:
 
     def test_other_widths_are_lifted_and_still_add_up(self, teachers):
         student, batch = STUDENTS['classifier']
-        distiller, inputs, samples = build(student, teachers['classifier'], batch)
+        distiller, inputs, samples = build(student, teachers['classifier'], batch, standardize=False)
         lift = distiller.methods[0].projection.layers[0]
         own, other, target = parts(distiller, inputs)
         found = distiller.loss(inputs, samples)
@@ -117,7 +118,7 @@ class TestLosses:
     def test_nothing_is_lost_where_nothing_is_left(self, teachers):
         """A gives what S misses: L_A is 0. S gives what the teacher gives: L_S is 0."""
         student, batch = STUDENTS['classifier']
-        distiller, inputs, samples = build(student, teachers['equal'], batch)
+        distiller, inputs, samples = build(student, teachers['equal'], batch, standardize=False)
         own, other, target = parts(distiller, inputs)
         adding = distiller.student.backbone.sums['3']
         give(adding.assistant, target - own)
@@ -356,7 +357,8 @@ class TestVariants:
     def test_without_an_assistant_there_is_neither(self, teachers):
         plain = tiny_classifier(8)
         plain['backbone'] = dict(type='mmrkd.ResidualPairBackbone', student=plain['backbone'], assistant=None)
-        distiller, inputs, samples = build(plain, teachers['equal'], classification_batch(), w_assistant=0.0)
+        alone = dict(w_assistant=0.0, standardize=False)
+        distiller, inputs, samples = build(plain, teachers['equal'], classification_batch(), **alone)
         assert tuple(distiller.variants) == ('student', 'teacher')
         target = distiller.teacher.model.backbone(inputs)[0]
         expected = mse(distiller.student.backbone.student(inputs)[0], target)
