@@ -1,3 +1,4 @@
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
@@ -168,7 +169,9 @@ def test_the_distiller_and_its_teacher():
     check_arguments(Distiller, dict(student='a.py', teacher=dict(cfg='b.py'), methods=[], resize=None), shared=())
 
 
+ABSENT = () if importlib.util.find_spec('mmseg') else ('_nuclei', '_cityscapes')  # of an extra
 CONFIGS = [path for path in sorted(ROOT.glob('configs/*/*.py')) if '_base_' not in path.parts]
+CONFIGS = [path for path in CONFIGS if not path.stem.endswith(ABSENT)]
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
