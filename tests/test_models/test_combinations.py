@@ -50,8 +50,8 @@ class TestMapsOfTaps:
         """A teacher whose dry run takes larger images than the student's, as one that shrinks small ones away does."""
         built = build_adapter
 
-        def adapter_of(model):
-            adapter = built(model)
+        def adapter_of(model, *args):
+            adapter = built(model, *args)
             if model.backbone.base_channels == 16:
                 adapter.dry_sizes = (256,)
             return adapter
