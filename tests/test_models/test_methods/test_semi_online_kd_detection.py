@@ -18,10 +18,13 @@ from mmrkd.testing import (
     tiny_retinanet,
 )
 
+# Of the paper, given in full: those of detectors are others.
+WEIGHTS = dict(w_teacher_bridge=1.0, w_student_bridge=1.0, w_bridge_student=1.0)
+
 
 def build(student, teacher, double=True, **settings):
     """A distiller whose heads have opinions, and a batch for it."""
-    distiller = build_distiller(student, teacher, [dict(type='mmrkd.SemiOnlineKD', **settings)])
+    distiller = build_distiller(student, teacher, [dict(type='mmrkd.SemiOnlineKD', **{**WEIGHTS, **settings})])
     inputs, samples = model_inputs(distiller, detection_batch())
     stir(distiller.methods[0].bridge.model, seed=3)
     stir(build_adapter(distiller.student).head, seed=4)
@@ -189,3 +192,11 @@ def test_features_alone_need_no_heads_that_line_up(tmp_path):
     assert set(named(distiller.loss(inputs, samples))) == {
         'loss_bridge_task', 'loss_teacher_bridge_feat', 'loss_student_bridge_feat', 'loss_bridge_student_feat',
     }  # fmt: skip
+
+
+def test_on_detectors_it_starts_from_the_teacher_and_weighs_less(wide_retinanet):
+    method = build_distiller(tiny_retinanet(), wide_retinanet, [dict(type='mmrkd.SemiOnlineKD')]).methods[0]
+    assert (method.w_teacher_bridge, method.w_student_bridge, method.w_bridge_student) == (0.2, 0.2, 0.2)
+    teacher = method.pair.teacher.model.bbox_head.state_dict()
+    assert method.init == 'teacher'
+    assert all(torch.equal(value, teacher[name]) for name, value in method.bridge.model.bbox_head.state_dict().items())
