@@ -110,7 +110,7 @@ HINT = dict(type='mmrkd.FeatureMSELoss')
 RUNS = {
     'era': (
         [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')],
-        ['era.loss_res_4', 'fitnets.loss_feat'],
+        ['era.loss_res_2', 'fitnets.loss_feat'],
         'methods.era.neck.branches',
         'integrated',
     ),
