@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('sklearn')
 ROOT = Path(__file__).resolve().parents[2]
-FEW = ['train_dataloader.dataset.indices=16', 'val_dataloader.dataset.indices=4']
+FEW = ['train_dataloader.dataset.indices=40', 'val_dataloader.dataset.indices=4']
 FEW += ['train_cfg.val_interval=20', 'param_scheduler.0.end=2']  # a warm-up of its usual length would be all
 MODELS = ['teacher', 'student', 'student with ERA', 'student with ERA, integrated']
 
