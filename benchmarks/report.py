@@ -16,7 +16,7 @@ from typing import Any, Optional
 from benchmarks import ledger, plan
 from benchmarks.plan import Pair
 from benchmarks.plots import plot_pair, plotted
-from benchmarks.runs import ROOT, TEACHER
+from benchmarks.runs import ROOT, TEACHER, Run, teacher_of
 
 PAGE = osp.join('docs', 'results.md')
 MARKS = '<!-- from the ledger -->', '<!-- end -->'
@@ -89,7 +89,7 @@ def rows_of(name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for row in plan.ROWS:
         for variant in ('student', *plan.ROWS[row].variants):
-            seeds = {seed: record for seed, record in sorted(newest.get(row, {}).items())}
+            seeds = dict(sorted(newest.get(row, {}).items()))
             if not seeds:
                 continue
             values = {key: [r[key][variant] for r in seeds.values()] for key in ('val_best', 'val_last', 'test_last')}
@@ -171,8 +171,6 @@ def _about(name: str, pair: Pair, records: list[dict[str, Any]]) -> str:
 
 
 def _teacher(name: str, records: list[dict[str, Any]]) -> Optional[dict[str, Any]]:
-    from benchmarks.runs import Run, teacher_of
-
     return ledger.find(records, teacher_of(Run(name, TEACHER)))
 
 

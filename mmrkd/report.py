@@ -1,7 +1,6 @@
 """The end of a comparison: a table, pictures and a page from the work dirs of several runs."""
 
 import difflib
-import glob
 import json
 import os.path as osp
 from typing import Optional
@@ -56,7 +55,7 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
             rows.append(_row(title, curves[title], measure_cost(model, batch), adapter.metric_scale))
             if variant == 'student':
                 students[title] = model
-        sections.append(_section(name, cfg, work_dir, out))
+        sections.append(_section(name, cfg, work_dir, osp.join(out, f'losses_{len(sections)}.png')))
     header = _header(metrics)
     table = '\n'.join([markdown(header, rows), *_diagnoses(sections)])
     with open(osp.join(out, 'table.md'), 'w') as file:
@@ -77,13 +76,12 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return '\n'.join([first, '|' + '---|' * len(header), *others])
 
 
-def _section(name: str, cfg: Config, work_dir: str, out: str) -> RunSection:
+def _section(name: str, cfg: Config, work_dir: str, drawing: str) -> RunSection:
     section = RunSection(name, pictures=newest_pictures(work_dir))
     losses = read_losses(work_dir)
     if losses:
-        path = osp.join(out, f'losses_{len(glob.glob(osp.join(out, "losses_*.png")))}.png')
-        plot_curves(losses, path, 'loss, weighted', 'iteration')
-        section.pictures = {'losses': path, **section.pictures}
+        plot_curves(losses, drawing, 'loss, weighted', 'iteration')
+        section.pictures = {'losses': drawing, **section.pictures}
     facts = _facts(work_dir)
     if facts is not None:
         section.findings, section.measured = diagnose(facts), dict(line.split(': ', 1) for line in measured(facts))

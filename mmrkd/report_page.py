@@ -105,7 +105,7 @@ def write_page(
         runs: A section for each.
         environment: Fact -> value.
     """
-    from jinja2 import Environment
+    from jinja2 import Environment  # which torch needs, too
 
     best = max(range(len(rows)), key=lambda index: float(rows[index][1]), default=None)
     shown = [(caption, data_address(picture)) for caption, picture in pictures.items()]

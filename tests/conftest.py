@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
@@ -62,6 +63,28 @@ def same_seed():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+class Killed(BaseException):
+    """Nothing in a run catches it."""
+
+
+@pytest.fixture
+def killed():
+    """Registers a hook ``KillBefore``, which ends a run before an iteration; returns what it raises."""
+
+    @HOOKS.register_module()
+    class KillBefore(Hook):
+        priority = 'LOWEST'
+
+        def __init__(self, iteration):
+            self.iteration = iteration
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == self.iteration:
+                raise Killed
+
+    return Killed
 
 
 SHADES = tuple(f'shade {i}' for i in range(NUM_CLASSES))

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
 
 import mmrkd
@@ -25,28 +23,8 @@ from mmrkd.testing import build_model
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Killed(BaseException):
-    """Nothing in a run catches it."""
-
-
-@pytest.fixture(autouse=True)
-def kill():
-    """Registers a hook that ends a run before an iteration; the registry is put back after the test."""
-
-    @HOOKS.register_module()
-    class KillBefore(Hook):
-        priority = 'LOWEST'
-
-        def __init__(self, iteration):
-            self.iteration = iteration
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            if runner.iter == self.iteration:
-                raise Killed
-
-
 @pytest.fixture
-def config(squares, tmp_path):
+def config(squares, tmp_path, killed):
     """Returns a function that writes a config of two epochs with two iterations, as a user would, and names it."""
 
     def config(name='cfg', kill=None, more=''):
@@ -128,7 +106,7 @@ def whole():
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_every_way_gives_the_same_run_also_after_a_kill(way, config, whole, tmp_path, squares):
+def test_every_way_gives_the_same_run_also_after_a_kill(way, config, whole, tmp_path, squares, killed):
     WAYS[way](config(), tmp_path / 'whole')
     end = read(tmp_path / 'whole')
     whole.setdefault('end', end)
@@ -137,7 +115,7 @@ def test_every_way_gives_the_same_run_also_after_a_kill(way, config, whole, tmp_
     assert list(end['state_dict']) == list(plain.state_dict())
     assert len(end[METHOD_STATE]['state_dict']) > 20 and end[METHOD_STATE]['ema_state_dict']
 
-    with pytest.raises(Killed):
+    with pytest.raises(killed):
         WAYS[way](config(kill=3), tmp_path / 'killed')
     assert not (tmp_path / 'killed' / 'epoch_2.pth').exists()
     WAYS[way](config(), tmp_path / 'killed', resume=True)

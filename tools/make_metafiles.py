@@ -17,11 +17,19 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = 'mmrkd/.mim/model-index.yml'
 COMMENT = '# Made by tools/make_metafiles.py.\n'
-TASKS = {'imagenet': ('ImageNet-1k', 'Image Classification'), 'cifar10': ('CIFAR-10', 'Image Classification')}
-TASKS |= {'cifar100': ('CIFAR-100', 'Image Classification'), 'coco': ('COCO', 'Object Detection')}
-TASKS |= {'deeppcb': ('DeepPCB', 'Object Detection'), 'bccd': ('BCCD', 'Object Detection')}
-TASKS |= {'digits': ('Digit scenes', 'Object Detection'), 'cub200': ('CUB-200-2011', 'Image Classification')}
-TASKS |= {'nuclei': ('Nuclei', 'Semantic Segmentation'), 'cityscapes': ('Cityscapes', 'Semantic Segmentation')}
+IMAGES, BOXES, PIXELS = 'Image Classification', 'Object Detection', 'Semantic Segmentation'
+TASKS = {
+    'bccd': ('BCCD', BOXES),
+    'cifar10': ('CIFAR-10', IMAGES),
+    'cifar100': ('CIFAR-100', IMAGES),
+    'cityscapes': ('Cityscapes', PIXELS),
+    'coco': ('COCO', BOXES),
+    'cub200': ('CUB-200-2011', IMAGES),
+    'deeppcb': ('DeepPCB', BOXES),
+    'digits': ('Digit scenes', BOXES),
+    'imagenet': ('ImageNet-1k', IMAGES),
+    'nuclei': ('Nuclei', PIXELS),
+}
 
 
 def main(check: bool) -> None:

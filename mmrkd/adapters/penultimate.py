@@ -91,7 +91,9 @@ class PenultimateAdapter(SegmentationAdapter):
         with self._going_on(lambda: feats['penultimate']):
             return super().task_loss(feats['body'], inputs, samples, *args)
 
-    def judge(self, feats: dict[str, Any], inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(
+        self, feats: dict[str, Any], inputs: Tensor, samples: Samples, capture: Any = None
+    ) -> tuple[dict[str, Any], Any]:
         """Computes the loss of what the last convolution makes of u. Auxiliary heads do not read it."""
         with unchanged(self.head.modules()):
             outputs = self.head_outputs(feats)

@@ -139,14 +139,18 @@ class SegmentationAdapter(ModelAdapter):
         """Number of classes of the last decode head."""
         return self.model.num_classes
 
-    def layout(self, feats: Any) -> dict[str, Any]:
+    def select_classes(self, outputs: Tensor, index: Sequence[int]) -> Tensor:
+        """Returns the logits of some classes."""
+        return outputs[:, list(index)]
+
+    def layout(self, feats: Any, index: Optional[Sequence[int]] = None) -> dict[str, Any]:
         """Number and kind of logits, pixels for a cell of them, and how they are enlarged to the size of the image."""
         reason = self.no_map
         if reason is not None:
             return {'dense head': f'none ({type(self.head).__name__}: {reason})'}
         (logits,) = self.logit_maps(self.head_outputs(feats))
         return {
-            'classes': logits.shape[1],
+            'classes': logits.shape[1] if index is None else len(index),
             'sigmoid': self.sigmoid,
             'stride': str(self.pixels_per_cell(logits)),
             'align_corners': self.model.align_corners,
@@ -185,7 +189,7 @@ class SegmentationAdapter(ModelAdapter):
         """Returns the class of each pixel, ``(N, H, W)``."""
         return torch.cat([sample.gt_sem_seg.data for sample in samples])
 
-    def judge(self, feats: Any, inputs: Tensor, samples: Samples) -> tuple[dict[str, Any], Any]:
+    def judge(self, feats: Any, inputs: Tensor, samples: Samples, capture: Any = None) -> tuple[dict[str, Any], Any]:
         """Computes the losses of decode and auxiliary heads.
 
         Raises:
@@ -198,7 +202,7 @@ class SegmentationAdapter(ModelAdapter):
                 f"{type(self.head).__name__} does not. Switch it off (ERA with twi_on='none'), or take another teacher."
             )
         with heads_in_training(self.model):
-            return self.task_loss(feats, inputs, samples)
+            return self.task_loss(feats, inputs, samples, capture)
 
     def predict(self, feats: Any, inputs: Tensor, samples: Samples) -> Sequence:
         """Predicts from given features, with the model's own post-processing.

@@ -79,6 +79,13 @@ def test_layout_and_strides():
     assert adapter.dry_run()[1] == expected and adapter.logit_strides() == [8]
 
 
+def test_some_of_the_classes_as_another_model_numbers_them():
+    adapter = build_adapter(segmentor())
+    outputs = torch.randn(2, NUM_CLASSES, 3, 5)
+    assert torch.equal(adapter.select_classes(outputs, [2, 0]), outputs[:, [2, 0]])
+    assert adapter.layout(adapter.dry_feats, [2, 0])['classes'] == 2
+
+
 def test_two_classes_told_apart_by_one_logit():
     loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
     adapter = build_adapter(segmentor(aux=False, num_classes=2, out_channels=1, threshold=0.4, loss_decode=loss))

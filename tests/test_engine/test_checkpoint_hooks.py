@@ -16,7 +16,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmrkd.checkpoint import METHOD_STATE, load_checkpoint_file
 from mmrkd.engine import MergeCheckpointHook, SplitCheckpointHook, prepare_config
 from mmrkd.models import DistillMethod, MethodDict
-from mmrkd.testing import build_model, save_random_teacher, tiny_classifier, tiny_retinanet
+from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 
 PREFIXES = ('', 'bridge/', 'teacher/')
 ROOT = Path(__file__).resolve().parents[2]
@@ -441,3 +441,27 @@ def test_moving_averages_start_from_what_the_student_inherits(run_cfg, train, tm
     runner = train(cfg)
     ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook').ema_model.module
     assert torch.equal(ema.student.head.fc.weight, runner.model.teacher.model.head.fc.weight)
+
+
+class TestWeightsThatAreNotFinite:
+    """With several processes a loss that was not finite in another one comes in with the gradients."""
+
+    @staticmethod
+    def saved(teachers, on_nonfinite, broken):
+        methods = [dict(type='mmrkd.FitNets')]
+        model = build_distiller(tiny_classifier(), deepcopy(teachers['classifier']), methods, on_nonfinite=on_nonfinite)
+        checkpoint = dict(state_dict=model.state_dict())
+        if broken:
+            checkpoint['state_dict']['backbone.conv1.weight'][0] = float('nan')
+        SplitCheckpointHook().before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+        return METHOD_STATE in checkpoint
+
+    def test_nothing_is_saved(self, teachers, monkeypatch):
+        monkeypatch.setattr('mmrkd.engine.hooks.checkpoint_hooks.get_world_size', lambda: 2)
+        with pytest.raises(ValueError, match=r'nothing is saved: 1 weights are not finite \(backbone.conv1.weight\)'):
+            self.saved(teachers, 'stop', broken=True)
+        assert self.saved(teachers, 'stop', broken=False)
+
+    def test_who_ignores_them_saves_them(self, teachers, monkeypatch):
+        monkeypatch.setattr('mmrkd.engine.hooks.checkpoint_hooks.get_world_size', lambda: 2)
+        assert self.saved(teachers, 'ignore', broken=True)

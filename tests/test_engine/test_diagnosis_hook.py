@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 
 import mmrkd
 from mmrkd.checkpoint import FACTS
@@ -21,28 +19,8 @@ from mmrkd.registry import type_name
 FITNETS = dict(type='mmrkd.FitNets', w_feat=1.0)
 
 
-class Killed(BaseException):
-    """Nothing in a run catches it."""
-
-
-@pytest.fixture(autouse=True)
-def kill():
-    """Registers a hook that ends a run before an iteration; the registry is put back after the test."""
-
-    @HOOKS.register_module()
-    class KillBefore(Hook):
-        priority = 'LOWEST'
-
-        def __init__(self, iteration):
-            self.iteration = iteration
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            if runner.iter == self.iteration:
-                raise Killed
-
-
 @pytest.fixture
-def detect(squares, tmp_path):
+def detect(squares, tmp_path, killed):
     """Returns a function that trains a detector which draws random numbers everywhere it can; 3 epochs of 2 steps."""
 
     def detect(name, diagnosis, kill=None, resume=False, **changes):
@@ -89,7 +67,7 @@ def often(monkeypatch):
     monkeypatch.setattr('mmrkd.engine.hooks.diagnosis_hook.SPARSE', 2)
 
 
-def test_the_training_is_the_same_bit_for_bit_also_after_a_kill(detect, often, tmp_path):
+def test_the_training_is_the_same_bit_for_bit_also_after_a_kill(detect, often, tmp_path, killed):
     plain = end_of(detect('plain', False))
     assert not (tmp_path / 'plain' / 'facts.json').exists()
     looked_at = detect('looked at', dict(images=4))
@@ -101,7 +79,7 @@ def test_the_training_is_the_same_bit_for_bit_also_after_a_kill(detect, often, t
     assert facts.metric == 'coco/bbox_mAP' and facts.task == 'detection' and facts.peak_rate == facts.final_rate == 0.01
     assert facts.teacher_val > 10, 'in percent, with the annotations of these images only'
 
-    with pytest.raises(Killed):
+    with pytest.raises(killed):
         detect('killed', dict(images=4), kill=4)
     assert not (tmp_path / 'killed' / 'facts.json').exists()
     resumed = detect('killed', dict(images=4), resume=True)

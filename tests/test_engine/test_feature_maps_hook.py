@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 import mmrkd
 from mmrkd.engine.compose import compose
 from mmrkd.engine.hooks import FeatureMapsHook
 from mmrkd.engine.hooks.feature_maps_hook import as_image
+from mmrkd.structures import StudentView
 from mmrkd.testing import (
     build_distiller,
-    classification_batch,
     detection_batch,
     model_inputs,
     save_random_teacher,
-    tiny_classifier,
     tiny_retinanet,
 )
 
@@ -68,8 +68,6 @@ def test_what_era_shows_adds_up(tmp_path):
     method = distiller.methods['era']
     feats = distiller.adapter.extract(inputs)
     own = method.pair.student_feats(feats)
-    from mmrkd.structures import StudentView
-
     teacher = method.pair.teacher_view(method.pair.teacher_pass(inputs, samples), own)
     maps = method.pictures(StudentView(inputs, own, feats), teacher)
     assert list(maps) == ['teacher', 'student', 'residual', 'D_1', 'D_2', 'left over']
@@ -79,12 +77,16 @@ def test_what_era_shows_adds_up(tmp_path):
         torch.testing.assert_close(r_1 - d_1 - d_2, left, atol=1e-6, rtol=1e-5)
 
 
-def test_pooled_features_have_no_picture_and_a_hint_shows_nothing(tmp_path):
-    teacher = save_random_teacher(tiny_classifier(12), tmp_path)
-    methods = [dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')]
-    distiller = build_distiller(tiny_classifier(), teacher, methods).eval()
-    inputs, samples = model_inputs(distiller, classification_batch())
-    assert distiller.methods['fitnets'].pictures(None, None) == {}
+def test_pooled_features_have_numbers_and_no_picture(run_cfg, tmp_path):
+    hooks = [dict(type='mmrkd.FeatureMapsHook', images=2)]
+    cfg = run_cfg(tmp_path, methods=[dict(type='mmrkd.ERA'), dict(type='mmrkd.FitNets')], diagnosis=False)
+    cfg.custom_hooks += hooks
+    Runner.from_cfg(cfg).train()
+    (scalars,) = tmp_path.rglob('scalars.json')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    shares = [line['era/residual_explained'] for line in lines if 'era/residual_explained' in line]
+    assert len(shares) == 2 and all(np.isfinite(share) and share <= 1 for share in shares)
+    assert not list(tmp_path.rglob('*.png')) and not any('fitnets/' in key for line in lines for key in line)
 
 
 def test_numbers_out_of_range_are_refused():

@@ -29,7 +29,7 @@ class CRLD(DistillMethod):
         strong view ── student z_s^s ── KD ── z_t^s teacher
 
     The first view of the pipeline is the weak one, on which the student's own losses are computed; the further one is
-    called ``'strong'`` (``configs/_base_/datasets/*_two_views.py``). With ``w_within = w_cross = 0`` the student learns
+    called ``'strong'`` (``configs/_base_/views/*_two_views.py``). With ``w_within = w_cross = 0`` the student learns
     from the labels of both views alone: the control that a comparison with methods of one view needs.
 
     The release's: all defaults; that both terms within are gated by the weak view and both across by the strong one

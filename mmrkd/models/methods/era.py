@@ -8,23 +8,16 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmrkd.adapters import ModelAdapter
-from mmrkd.models.heads import OutputMimicry, TeacherHead, logit_divergence
+from mmrkd.models.heads import TeacherHead, logit_divergence
 from mmrkd.models.losses import explained_variance, feature_mse
 from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.models.methods.era_settings import branch_scales, check_branches, soft_targets, with_defaults
 from mmrkd.models.methods.era_variants import BlendVariant, IntegratedVariant, refused_variants
 from mmrkd.models.methods.step_counter import StepCounter
 from mmrkd.models.necks import MultiBranchResidualNeck, MultiWidthResidualNeck
 from mmrkd.models.variants import Variant
 from mmrkd.registry import MODELS
 from mmrkd.structures import Features, StudentView, TeacherView
-
-CLASSIFICATION_DEFAULTS = dict(
-    num_branches=4, w_kd=1.0, w_feat=5.0, w_res=1.0, w_twi=0.1, twi_on='all', twi_kd=True, standardize=False
-)
-DETECTION_DEFAULTS = dict(
-    num_branches=2, w_kd=0.2, w_feat=0.3, w_res=0.3, w_twi=2.0, twi_on='last', twi_kd=False, standardize=True
-)
-BOX_WEIGHTS = dict(l1=20.0, distributions=1.0)
 
 
 @MODELS.register_module()
@@ -49,8 +42,8 @@ class ERA(DistillMethod):
     :math:`L_{residual}` trains the student too, unless ``detach_student``. H_t is frozen and passes gradients on.
 
     Defaults marked * depend on the features, pooled vectors or maps, and are those that gained most where they were
-    tried (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS``. The authors' recipe for ImageNet is
-    ``w_kd=2, tau=1, w_feat=5, w_res=1, w_twi=1, twi_kd=False``.
+    tried (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS`` in ``era_settings``. The authors' recipe
+    for ImageNet is ``w_kd=2, tau=1, w_feat=5, w_res=1, w_twi=1, twi_kd=False``.
 
     Args:
         num_branches: N*.
@@ -69,7 +62,7 @@ class ERA(DistillMethod):
         tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
         w_feat: Weight of the feature term*.
         w_res: Weight of the residual terms*.
-        w_twi: Weight of the TWI terms*. For vectors ``w_task``, as in the paper.
+        w_twi: Weight of the TWI terms*; the default is multiplied by ``w_task``.
         branch_weights: s_1 .. s_N > 0*. For vectors 1, 1/2, 1/4, ..., for maps 1.
         twi_on: Which partial sums the teacher's head judges*: ``'all'`` (h_0 .. h_N), ``'ends'`` (h_0 and h_N),
             ``'last'`` (h_N) or ``'none'``.
@@ -123,7 +116,7 @@ class ERA(DistillMethod):
         if tau is not None and tau <= 0:
             raise ValueError(f'tau must be > 0, found {tau}')
         if num_branches is not None:
-            _check_branches(num_branches, start_branches, branch_weights)
+            check_branches(num_branches, start_branches, branch_weights)
         clashes = {'num_branches', 'num_blocks', 'kernel_size', 'wiring', 'standardize'} & set(neck or {})
         if clashes:
             raise ValueError(f'{sorted(clashes)} are arguments of ERA itself: give them there, not in neck')
@@ -151,10 +144,13 @@ class ERA(DistillMethod):
         """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
         match = self.match = pair.match.restricted(self.levels)
         self.places = [pair.match.pairs.index(matched) for matched in match.pairs]
-        self._choose_defaults(match.vectors)
-        self._choose_branches(match.vectors)
+        for name, value in with_defaults(self.settings, match.vectors, self.task_weight).items():
+            setattr(self, name, value)
+        check_branches(self.num_branches, self.start_branches, self.branch_weights)
+        self.start_branches = self.active_branches = self.start_branches or self.num_branches
+        self.branch_weights = branch_scales(self.num_branches, self.branch_weights, match.vectors)
         self._check_heads(pair)
-        self._choose_soft_targets(pair)
+        self.mimicry = soft_targets(pair.student, self.w_kd, self.tau, self.w_box, self.tau_box)
         if match.vectors:
             self.neck_cfg['kernel_size'] = None
         self.neck_cfg.update(
@@ -301,32 +297,6 @@ class ERA(DistillMethod):
         steps = {'all': tuple(range(last + 1)), 'ends': (0, last), 'last': (last,), 'none': ()}
         return steps[self.twi_on] if self.w_twi else ()
 
-    def _choose_defaults(self, vectors: bool) -> None:
-        defaults = dict(CLASSIFICATION_DEFAULTS if vectors else DETECTION_DEFAULTS)
-        defaults['w_twi'] *= self.task_weight
-        chosen = {name: defaults[name] if value is None else value for name, value in self.settings.items()}
-        for name, value in chosen.items():
-            setattr(self, name, value)
-        if self.twi_on == 'none':
-            self.w_twi = 0.0
-
-    def _choose_branches(self, vectors: bool) -> None:
-        _check_branches(self.num_branches, self.start_branches, self.branch_weights)
-        self.start_branches = self.active_branches = self.start_branches or self.num_branches
-        decay = 0.5 if vectors else 1.0
-        self.branch_weights = list(self.branch_weights or [decay**i for i in range(self.num_branches)])
-
-    def _choose_soft_targets(self, pair: Pair) -> None:
-        adapter, w_box = pair.student, self.w_box
-        if not (self.w_kd and adapter.has_boxes):
-            w_box = 0.0
-        elif w_box is None:
-            w_box = BOX_WEIGHTS['distributions' if adapter.box_bins > 1 else 'l1']
-            if adapter.box_obstacle is not None:
-                print_log(f'ERA: boxes have no soft targets: {adapter.box_obstacle}', 'current')
-                w_box = 0.0
-        self.mimicry = OutputMimicry(adapter, self.tau, w_box, self.tau_box)
-
     def _check_heads(self, pair: Pair) -> None:
         if self.judged_steps or self.w_kd:
             pair.require_same_classes('ERA with TWI or a KL term')
@@ -346,12 +316,3 @@ class ERA(DistillMethod):
         self.neck.projection.requires_grad_(
             bool(self.w_feat or any(step == 0 or not self.detach_student for step in steps))
         )
-
-
-def _check_branches(count: int, start: Optional[int], scales: Optional[Sequence[float]]) -> None:
-    if count < 1:
-        raise ValueError(f'num_branches must be at least 1, found {count}')
-    if start is not None and not 1 <= start <= count:
-        raise ValueError(f'start_branches must be in [1, {count}] (num_branches), found {start}')
-    if scales is not None and (len(scales) != count or min(scales) <= 0):
-        raise ValueError(f'branch_weights: expected {count} numbers > 0, found {list(scales)}')
