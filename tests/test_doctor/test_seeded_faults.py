@@ -700,7 +700,8 @@ def test_a_training_does_not_begin_and_says_why(mistake, healthy, tmp_path):
 
 def test_every_fault_is_seeded():
     named = {name for _, names in [*SEEDED.values(), *WARNED.values()] for name in names}
-    assert set(FAULTS) - named == {'config-unreadable', 'command-line', 'method-refused', 'build-failed'}
+    elsewhere = {'config-unreadable', 'command-line', 'method-refused', 'build-failed', 'views-missing', 'views-mixed'}
+    assert set(FAULTS) - named == elsewhere
 
 
 def test_views_are_known(classifiers):

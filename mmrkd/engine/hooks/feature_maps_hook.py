@@ -54,21 +54,21 @@ class FeatureMapsHook(Hook):
         distiller = isolated_copy(distiller_of(runner)).eval()
         dataset = runner.val_dataloader.dataset
         indices = spread(len(dataset), self.images)
-        numbers: dict[str, list[float]] = {}
-        for index, batch in zip(indices, small_loader(dataset, indices, dict(runner.cfg.val_dataloader, batch_size=1))):
-            data = distiller.data_preprocessor(batch, False)
-            for name, method in distiller.methods.items():
-                if not (method.active and method.needs_teacher):
-                    continue
-                views = _views(method, data['inputs'], data['data_samples'])
-                for key, value in method.measurements(*views, data['data_samples']).items():
-                    numbers.setdefault(f'{name}/{key}', []).append(value)
-                maps = {title: f for title, f in method.pictures(*views).items() if all(m.dim() == 4 for m in f)}
-                if maps:
-                    shown = {title: [m[0].cpu() for m in features] for title, features in maps.items()}
-                    picture = draw_feature_maps(as_image(data['inputs'][0]), shown)
-                    runner.visualizer.add_image(f'{name}_{index}', picture, step)  # a local backend makes no folders
-        runner.visualizer.add_scalars({name: float(np.mean(v)) for name, v in numbers.items()}, step)
+        (batch,) = small_loader(dataset, indices, dict(runner.cfg.val_dataloader, batch_size=len(indices)))
+        data = distiller.data_preprocessor(batch, False)
+        numbers: dict[str, float] = {}
+        for name, method in distiller.methods.items():
+            if not (method.active and method.needs_teacher):
+                continue
+            views = _views(method, data['inputs'], data['data_samples'])
+            measured = method.measurements(*views, data['data_samples'])  # of all images: one alone may not vary
+            numbers.update({f'{name}/{key}': value for key, value in measured.items() if np.isfinite(value)})
+            maps = {title: f for title, f in method.pictures(*views).items() if all(m.dim() == 4 for m in f)}
+            for place, index in enumerate(indices if maps else ()):
+                shown = {title: [m[place].cpu() for m in features] for title, features in maps.items()}
+                picture = draw_feature_maps(as_image(data['inputs'][place]), shown)
+                runner.visualizer.add_image(f'{name}_{index}', picture, step)  # a local backend makes no folders
+        runner.visualizer.add_scalars(numbers, step)
 
 
 def as_image(pixels: Tensor) -> np.ndarray:
@@ -79,7 +79,7 @@ def as_image(pixels: Tensor) -> np.ndarray:
 
 
 def _views(method: DistillMethod, inputs: Tensor, samples: Any) -> tuple:
-    """What a method sees of one image, without taps and losses."""
+    """What a method sees of some images, without taps and losses."""
     feats = method.pair.student.extract(inputs)
     own = method.pair.student_feats(feats)
     student = StudentView(inputs, own, feats, lambda: method.pair.student.head_outputs(feats))
