@@ -149,6 +149,12 @@ ROWS = {
         _search(('w_twi', 0.5, 8.0), ('w_twi', 0.02, 0.5)),
         ours=True,
     ),
+    'era-light': Row(
+        'ERA, branches of 1x1 kernels, judged in every fourth step',
+        _both(dict(type='mmrkd.ERA', kernel_size=1, twi_every=4)),
+        ('integrated',),
+        ours=True,
+    ),
     'semi-online-kd': Row(
         'SemiOnlineKD, no option given',
         _same(dict(type='mmrkd.SemiOnlineKD')),

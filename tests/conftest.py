@@ -50,6 +50,13 @@ def fresh_globals():
         registry._module_dict.update(modules)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def configs_as_they_are():
+    """A runner writes its config four times; to lay it out prettily takes yapf a second each."""
+    with mock.patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def same_environment():
     """Runners and tools set variables such as ``LOCAL_RANK`` and ``OMP_NUM_THREADS``."""

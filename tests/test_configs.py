@@ -221,7 +221,7 @@ def shrink(cfg: Config) -> None:
 
 def shorten(cfg: Config, work_dir: Path) -> None:
     """One epoch of two iterations in this process, or one for each phase; one validation, nothing saved."""
-    cfg.work_dir, cfg.log_level = str(work_dir / 'work_dir'), 'ERROR'
+    cfg.work_dir, cfg.log_level, cfg.diagnosis = str(work_dir / 'work_dir'), 'ERROR', False
     methods = cfg.model.get('methods', ())
     phased = [method for method in methods if method.get('phase_epochs')]
     for method in phased:
