@@ -84,6 +84,10 @@ class PenultimateAdapter(SegmentationAdapter):
         """Returns the logits of u."""
         return self.head.cls_seg(feats['penultimate'])
 
+    def auxiliary_outputs(self, feats: dict[str, Any]) -> list[Any]:
+        """Returns the outputs of the auxiliary heads, which read the body's maps."""
+        return super().auxiliary_outputs(feats['body'])
+
     def task_loss(
         self, feats: dict[str, Any], inputs: Tensor, samples: Samples, *args: Any
     ) -> tuple[dict[str, Any], Any]:

@@ -6,6 +6,14 @@ from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quali
 from mmrkd.models.losses.cross_view import cross_view_kl, kept_kl, sure_of
 from mmrkd.models.losses.decoupled import decoupled_kl, grouped_kl, ranked_groups
 from mmrkd.models.losses.deep_supervision import allocated_weights
+from mmrkd.models.losses.difficulty import (
+    combined_pixels,
+    difficulty_weight,
+    hard_pixels,
+    mask_average,
+    mask_shares,
+    true_class_probability,
+)
 from mmrkd.models.losses.disentanglement import median_distance, squared_mmd
 from mmrkd.models.losses.explained_variance import explained_variance
 from mmrkd.models.losses.focal import focal_masks, focal_terms
@@ -50,19 +58,24 @@ __all__ = [
     'box_l1',
     'box_overlaps',
     'channel_divergence',
+    'combined_pixels',
     'cosine_distance',
     'cross_view_kl',
     'decoupled_kl',
+    'difficulty_weight',
     'explained_variance',
     'feature_mse',
     'focal_masks',
     'focal_terms',
     'generation_error',
     'grouped_kl',
+    'hard_pixels',
     'hard_ranks',
     'kept_kl',
     'kept_rows',
     'kl_divergence',
+    'mask_average',
+    'mask_shares',
     'median_distance',
     'pearson_distance',
     'quality_focal',
@@ -77,6 +90,7 @@ __all__ = [
     'standardize_logits',
     'sure_of',
     'transformed_matching',
+    'true_class_probability',
     'turned_similarities',
     'valuable_region',
     'value_distance',

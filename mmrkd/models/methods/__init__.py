@@ -20,6 +20,7 @@ from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.mgd import MGD
 from mmrkd.models.methods.pkd import PKD
 from mmrkd.models.methods.r2kd import R2KD
+from mmrkd.models.methods.rdd import RDD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 from mmrkd.models.methods.sskd import SSKD
@@ -51,6 +52,7 @@ __all__ = [
     'Phase',
     'Progress',
     'R2KD',
+    'RDD',
     'ResidualKD',
     'SSKD',
     'SemiOnlineKD',
