@@ -185,6 +185,15 @@ class ModelAdapter(DryRuns, ABC):
         """Whether the logits are independent (sigmoid) and not exclusive (softmax)."""
 
     @property
+    def output_loss(self) -> str:
+        """How two outputs of such a head are compared: ``'softmax'``, ``'sigmoid'`` or ``'mse'`` (heatmaps)."""
+        return 'sigmoid' if self.sigmoid else 'softmax'
+
+    def visibility(self, samples: Optional[Samples]) -> Optional[Tensor]:
+        """Returns the weights ``(N, J)`` of the channels of outputs that are compared by ``'mse'``; ``None`` for 1."""
+        return None
+
+    @property
     def background(self) -> bool:
         """Whether the last of the exclusive classes is the background, to which almost all predictions belong."""
         return False
@@ -228,6 +237,15 @@ class ModelAdapter(DryRuns, ABC):
     @abstractmethod
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""
+
+    @property
+    def mixing_obstacle(self) -> Optional[str]:
+        """Why the outputs of such heads cannot be mixed into one that is trained; ``None`` if they can."""
+        return None if self.output_loss == 'mse' else f'{type(self.model).__name__} predicts no one map'
+
+    def loss_of_outputs(self, outputs: Any, samples: Samples) -> dict[str, Any]:
+        """Computes the loss of :attr:`head` on outputs that it need not have given itself."""
+        raise NotImplementedError(f'{type(self).__name__} does not say what the loss of given outputs is')
 
     def targets(self, samples: Samples) -> Any:
         """Returns the ground truth in ``samples``: labels ``(N,)`` of images, or a list of instances."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmrkd.adapters.base import ModelAdapter
 from mmrkd.adapters.judging import heads_in_training
 from mmrkd.adapters.reuse import hiding
-from mmrkd.adapters.samples import Samples
+from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.scores import flat
 from mmrkd.adapters.structure import tensors_in
 from mmrkd.adapters.weighing import PixelLoss, obstacle_of, weighed_heads
@@ -189,6 +189,15 @@ class SegmentationAdapter(ModelAdapter):
         mixed = (1 - alpha) * own + alpha * others
         mixed = self.head.predict_by_feat(mixed, [sample.metainfo for sample in samples])
         return self.model.postprocess_result(mixed, samples)
+
+    @property
+    def mixing_obstacle(self) -> Optional[str]:
+        """Heads whose outputs are one map of logits can be mixed."""
+        return None if self.no_map is None else f'those of a {type(self.head).__name__} are none: {self.no_map}'
+
+    def loss_of_outputs(self, outputs: Tensor, samples: Samples) -> dict[str, Any]:
+        """Computes the loss of the decode head on logits ``(N, K, h, w)``."""
+        return self.head.loss_by_feat(outputs, copied(samples))
 
     @property
     def weighing_obstacle(self) -> Optional[str]:

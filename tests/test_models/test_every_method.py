@@ -28,7 +28,7 @@ from mmrkd.testing import (
 )
 
 SEGMENTATION = importlib.util.find_spec('mmseg') is not None
-FOR_SEGMENTORS = ('rdd',)
+FOR_SEGMENTORS = ('onlineensemble', 'rdd')
 KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
 METHODS = {
     name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')

@@ -91,7 +91,8 @@ TABLE = {
     },
 }
 TABLE['retinanet'] = {name: row for name, row in TABLE['gfl'].items() if name not in ('ld', 'residualkd')}
-FOR_SEGMENTORS = {'rdd': OUTPUTS}
+# Of the two other branches decode and auxiliary head, and the loss of the mixture.
+FOR_SEGMENTORS = {'onlineensemble': (1, 1, 0, 0, 5), 'rdd': OUTPUTS}
 PLAIN = dict(classifier=0, gfl=45, retinanet=45, segmentor=4)  # waits of the student's own losses
 FURTHER = 9  # of the losses of a further head on two images and three levels
 SEGMENTING = 2  # the same of a head of a segmentor

@@ -15,6 +15,7 @@ from mmrkd.models.losses.difficulty import (
     true_class_probability,
 )
 from mmrkd.models.losses.disentanglement import median_distance, squared_mmd
+from mmrkd.models.losses.ensemble import class_kl, consistency_ramp, heatmap_kl, heatmap_mse, mixed_maps
 from mmrkd.models.losses.explained_variance import explained_variance
 from mmrkd.models.losses.focal import focal_masks, focal_terms
 from mmrkd.models.losses.functional import (
@@ -58,7 +59,9 @@ __all__ = [
     'box_l1',
     'box_overlaps',
     'channel_divergence',
+    'class_kl',
     'combined_pixels',
+    'consistency_ramp',
     'cosine_distance',
     'cross_view_kl',
     'decoupled_kl',
@@ -71,12 +74,15 @@ __all__ = [
     'grouped_kl',
     'hard_pixels',
     'hard_ranks',
+    'heatmap_kl',
+    'heatmap_mse',
     'kept_kl',
     'kept_rows',
     'kl_divergence',
     'mask_average',
     'mask_shares',
     'median_distance',
+    'mixed_maps',
     'pearson_distance',
     'quality_focal',
     'rank_distance',
