@@ -1,5 +1,6 @@
 """Losses: pure functions in ``functional``, registered modules with a weight in ``modules``."""
 
+from mmrkd.models.losses.adaptation import AffineSums, adaptation_cost
 from mmrkd.models.losses.channel_wise import channel_divergence
 from mmrkd.models.losses.correlation import hard_ranks, rank_distance, soft_ranks, value_distance
 from mmrkd.models.losses.cross_head import align_statistics, box_overlaps, quality_focal
@@ -45,11 +46,13 @@ from mmrkd.models.losses.standardization import standardize_logits
 from mmrkd.models.losses.transformed import transformed_matching
 
 __all__ = [
+    'AffineSums',
     'FeatureAttentionLoss',
     'FeatureCosineLoss',
     'FeatureMSELoss',
     'KLDivergenceLoss',
     'SigmoidKLLoss',
+    'adaptation_cost',
     'align_statistics',
     'allocated_weights',
     'attention_distance',
