@@ -266,10 +266,20 @@ class TeacherView(_View):
     """What a method sees of one teacher in one step. Everything is detached.
 
     :attr:`feats` are cropped to the student's grid, and interpolated where that is allowed. The head runs when
-    :attr:`outputs` are first asked for.
+    :attr:`outputs` are first asked for, and so do auxiliary heads.
 
     Attributes:
         region_logits: Scores regions ``(R, 5)`` of the student: ``(R, K + 1)``, of a two-stage teacher.
+        compute_auxiliary: Gives the outputs of its auxiliary heads; called at most once.
     """
 
     region_logits: Optional[Callable[[Tensor], Tensor]] = None
+    compute_auxiliary: Callable[[], list] = list
+    _auxiliary: Optional[list] = field(default=None, repr=False)
+
+    @property
+    def auxiliary_outputs(self) -> list:
+        """Outputs of the heads that a segmentor has in training alone; none of other models."""
+        if self._auxiliary is None:
+            self._auxiliary = self.compute_auxiliary()
+        return self._auxiliary

@@ -73,15 +73,17 @@ def test_name_says_what_is_inside(path):
 @pytest.mark.parametrize('path', DISTILLATIONS)
 def test_teacher_checkpoint(path):
     """Addresses are those of the model zoo for just that config; paths name the baseline's last epoch."""
-    source = Config.fromfile(path).model.teacher
-    if '::' in source.cfg:
-        address = get_config(source.cfg, pretrained=True).model_path
-        assert osp.basename(source.ckpt) == osp.basename(address)
-        assert source.ckpt.startswith('https://')
-    else:
-        assert osp.relpath(source.cfg, ROOT) in CONFIGS
-        epochs = Config.fromfile(source.cfg).train_cfg.max_epochs
-        assert osp.basename(source.ckpt) == f'epoch_{epochs}.pth' and osp.dirname(source.ckpt)
+    sources = sources_of(Config.fromfile(path))
+    assert sources
+    for source in sources:
+        if '::' in source.cfg:
+            address = get_config(source.cfg, pretrained=True).model_path
+            assert osp.basename(source.ckpt) == osp.basename(address)
+            assert source.ckpt.startswith('https://')
+        else:
+            assert osp.relpath(source.cfg, ROOT) in CONFIGS
+            epochs = Config.fromfile(source.cfg).train_cfg.max_epochs
+            assert osp.basename(source.ckpt) == f'epoch_{epochs}.pth' and osp.dirname(source.ckpt)
 
 
 @pytest.mark.parametrize('path', [path for path in CONFIGS if 'load_from' in (ROOT / path).read_text()])
@@ -107,6 +109,23 @@ def test_each_phase_has_a_learning_rate(path):
     starts = [epochs * 100 for epochs in cfg.model.methods[0].phase_epochs]
     assert all(rates[start] == pytest.approx(1) and rates[start - 1] < 0.01 for start in starts)
     assert max(rates) == pytest.approx(1) and rates[-1] < 0.01
+
+
+@pytest.mark.parametrize('path', [path for path in DISTILLATIONS if path.startswith('configs/mtpd/')])
+def test_the_schedule_begins_anew_with_the_second_teacher(path):
+    """Warm-up and decay of both stages, in epochs of a thousand iterations."""
+    cfg, optimizer = Config.fromfile(path), torch.optim.SGD([torch.zeros(1)], lr=1)
+    arguments = dict(optimizer=optimizer, epoch_length=1000)
+    schedules = [PARAM_SCHEDULERS.build(schedule, default_args=arguments) for schedule in cfg.param_scheduler]
+    rates = []
+    for done in range(1, cfg.train_cfg.max_epochs * 1000 + 1):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for schedule in schedules:
+            if done % 1000 == 0 or not schedule.by_epoch:
+                schedule.step()
+    for stage in (rates[:12000], rates[12000:]):
+        assert stage[0] == pytest.approx(0.001, rel=1e-3)
+        assert [stage[int(epoch * 1000)] for epoch in (0.5, 7.9, 8.5, 11.5)] == pytest.approx([1, 1, 0.1, 0.01])
 
 
 @pytest.mark.parametrize('name', sorted(p.name for p in ROOT.glob('configs/_base_/datasets/*.py')))
@@ -139,7 +158,10 @@ def test_trains_and_predicts(path, tmp_path, monkeypatch):
     runner.register_hook(recorder)
     runner.train()
 
-    for model in [runner.model.student, runner.model.teacher.model] if is_distillation(cfg) else [runner.model]:
+    models = [runner.model]
+    if is_distillation(cfg):
+        models = [runner.model.student, *(teacher.model for teacher in runner.model.teachers.values())]
+    for model in models:
         assert hasattr(model.data_preprocessor, 'mean'), 'the normalisation of the config did not reach the model'
     assert len(recorder.losses) == 2 * cfg.train_cfg.max_epochs
     phased = cfg.train_cfg.max_epochs > 1  # then each term has an epoch of its own
@@ -186,15 +208,19 @@ def expected_terms(model) -> set[str]:
     return terms
 
 
+def sources_of(cfg: Config) -> list[ConfigDict]:
+    """Where the teachers of a distillation come from."""
+    return [*filter(None, [cfg.model.get('teacher')]), *(cfg.model.get('teachers') or {}).values()]
+
+
 def generate_teacher(cfg: Config, monkeypatch) -> None:
-    """Puts random weights, of a model of the teacher's own config, in the place of the checkpoint."""
-    model_cfg = teacher.load_model_config(cfg.model.teacher.cfg)
-    address = cfg.model.teacher.ckpt
-    cfg.model.teacher.cfg = model_cfg
+    """Puts random weights, of a model of the teacher's own config, in the place of each checkpoint."""
+    models = {}
+    for source in sources_of(cfg):
+        source.cfg = models[source.ckpt] = teacher.load_model_config(source.cfg)
 
     def load_checkpoint_file(path: str, *_args: Any) -> dict:
-        assert path == address
-        return dict(state_dict=MODELS.build(teacher.load_model_config(model_cfg)).state_dict())
+        return dict(state_dict=MODELS.build(teacher.load_model_config(models[path])).state_dict())
 
     monkeypatch.setattr(teacher, 'load_checkpoint_file', load_checkpoint_file)
 
@@ -220,7 +246,7 @@ def shrink(cfg: Config) -> None:
 
 
 def shorten(cfg: Config, work_dir: Path) -> None:
-    """One epoch of two iterations in this process, or one for each phase; one validation, nothing saved."""
+    """One epoch of two iterations in this process, or one for each phase or teacher; one validation, nothing saved."""
     cfg.work_dir, cfg.log_level, cfg.diagnosis = str(work_dir / 'work_dir'), 'ERROR', False
     methods = cfg.model.get('methods', ())
     phased = [method for method in methods if method.get('phase_epochs')]
@@ -232,7 +258,14 @@ def shorten(cfg: Config, work_dir: Path) -> None:
     for hook in cfg.get('custom_hooks', ()):
         if 'warmup' in hook:
             hook.warmup = 0  # in the first iteration the terms would have no weight yet
-    cfg.train_cfg.update(max_epochs=3 if phased else 1, val_interval=3 if phased else 1)
+    sequences = [hook for hook in cfg.get('custom_hooks', ()) if hook.type == 'mmrkd.TeacherSequenceHook']
+    for hook in sequences:
+        hook.at = list(range(1, len(hook.order)))
+    for schedule in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else ():
+        if schedule.get('convert_to_iter_based') and schedule.get('begin', 0) > 1:
+            schedule.end = schedule.begin + 1  # a small fraction of two iterations is none
+    epochs = 3 if phased else max([len(hook.order) for hook in sequences], default=1)
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
     cfg.default_hooks.checkpoint = None
     for mode in ('train', 'val', 'test'):
         cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False, batch_size=2)

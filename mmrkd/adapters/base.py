@@ -16,6 +16,7 @@ from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import Call, tap_outputs
+from mmrkd.adapters.weighing import PixelLoss
 from mmrkd.structures import Features, Level
 
 
@@ -140,6 +141,10 @@ class ModelAdapter(DryRuns, ABC):
         """As :meth:`head_outputs`, in the form that the model's own losses see: some heads have two forms."""
         return self.head_outputs(feats)
 
+    def auxiliary_outputs(self, feats: Any) -> list[Any]:
+        """Runs the heads that the model has in training alone; of most models there are none."""
+        return []
+
     def logit_maps(self, outputs: Any) -> list[Tensor]:
         """The same as :meth:`logits` on its grid: ``(N, A * K, H, W)`` for each level, ``(N, K, 1, 1)`` without one."""
         raise NotImplementedError(f'{type(self).__name__} does not say how its logits lie on a grid')
@@ -178,6 +183,15 @@ class ModelAdapter(DryRuns, ABC):
     @abstractmethod
     def sigmoid(self) -> bool:
         """Whether the logits are independent (sigmoid) and not exclusive (softmax)."""
+
+    @property
+    def output_loss(self) -> str:
+        """How two outputs of such a head are compared: ``'softmax'``, ``'sigmoid'`` or ``'mse'`` (heatmaps)."""
+        return 'sigmoid' if self.sigmoid else 'softmax'
+
+    def visibility(self, samples: Optional[Samples]) -> Optional[Tensor]:
+        """Returns the weights ``(N, J)`` of the channels of outputs that are compared by ``'mse'``; ``None`` for 1."""
+        return None
 
     @property
     def background(self) -> bool:
@@ -224,6 +238,15 @@ class ModelAdapter(DryRuns, ABC):
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""
 
+    @property
+    def mixing_obstacle(self) -> Optional[str]:
+        """Why the outputs of such heads cannot be mixed into one that is trained; ``None`` if they can."""
+        return None if self.output_loss == 'mse' else f'{type(self.model).__name__} predicts no one map'
+
+    def loss_of_outputs(self, outputs: Any, samples: Samples) -> dict[str, Any]:
+        """Computes the loss of :attr:`head` on outputs that it need not have given itself."""
+        raise NotImplementedError(f'{type(self).__name__} does not say what the loss of given outputs is')
+
     def targets(self, samples: Samples) -> Any:
         """Returns the ground truth in ``samples``: labels ``(N,)`` of images, or a list of instances."""
         raise NotImplementedError(f'{type(self).__name__} does not say where the ground truth lies in a sample')
@@ -256,6 +279,19 @@ class ModelAdapter(DryRuns, ABC):
         if kept:
             capture.assigned = self.assigned(kept[-1], outputs)
         return losses, outputs
+
+    @property
+    def weighing_obstacle(self) -> Optional[str]:
+        """Why :meth:`weighing` cannot work for this model; ``None`` if it can."""
+        return f'{type(self.model).__name__} has no loss of single pixels'
+
+    def weighing(self, weigh: Callable[[PixelLoss], Tensor]) -> AbstractContextManager[None]:
+        """Lets the model's own loss weigh its pixels, inside a ``with`` block.
+
+        Args:
+            weigh: Asked by each head: returns how much each pixel counts, ``(N, H, W)``.
+        """
+        raise NotImplementedError(self.weighing_obstacle)
 
     def plain_outputs(self, call: Call, feats: Any) -> Any:
         """Returns the outputs of :attr:`head` without what it added because it was told the labels."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmrkd.adapters.reuse import hiding
-from mmrkd.adapters.samples import Samples, copied
+from mmrkd.adapters.samples import Samples
 from mmrkd.adapters.segmentation import SegmentationAdapter
 from mmrkd.adapters.state import unchanged
 from mmrkd.structures import Features
@@ -84,6 +84,10 @@ class PenultimateAdapter(SegmentationAdapter):
         """Returns the logits of u."""
         return self.head.cls_seg(feats['penultimate'])
 
+    def auxiliary_outputs(self, feats: dict[str, Any]) -> list[Any]:
+        """Returns the outputs of the auxiliary heads, which read the body's maps."""
+        return super().auxiliary_outputs(feats['body'])
+
     def task_loss(
         self, feats: dict[str, Any], inputs: Tensor, samples: Samples, *args: Any
     ) -> tuple[dict[str, Any], Any]:
@@ -97,7 +101,7 @@ class PenultimateAdapter(SegmentationAdapter):
         """Computes the loss of what the last convolution makes of u. Auxiliary heads do not read it."""
         with unchanged(self.head.modules()):
             outputs = self.head_outputs(feats)
-            losses = self.head.loss_by_feat(outputs, copied(samples))
+            losses = self.loss_of_outputs(outputs, samples)
         return {f'decode.{name}': value for name, value in losses.items()}, outputs
 
     def predict(self, feats: dict[str, Any], inputs: Tensor, samples: Samples) -> Sequence:

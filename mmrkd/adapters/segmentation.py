@@ -1,6 +1,7 @@
 """mmseg segmentors: a backbone, perhaps a neck, one decode head or a cascade of them, auxiliary heads in training."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Callable, Optional
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from mmrkd.adapters.base import ModelAdapter
 from mmrkd.adapters.judging import heads_in_training
 from mmrkd.adapters.reuse import hiding
-from mmrkd.adapters.samples import Samples
+from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.scores import flat
 from mmrkd.adapters.structure import tensors_in
+from mmrkd.adapters.weighing import PixelLoss, obstacle_of, weighed_heads
 from mmrkd.registry import ADAPTERS
 from mmrkd.structures import Features
 
@@ -118,6 +120,10 @@ class SegmentationAdapter(ModelAdapter):
         """Returns the one map of logits ``(N, K, h, w)``, at the stride of the head."""
         return [outputs if isinstance(outputs, Tensor) else outputs[0]]
 
+    def enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Returns logits ``(N, K, h, w)`` as the model brings them to the size of an image."""
+        return F.interpolate(logits, tuple(size), mode='bilinear', align_corners=self.model.align_corners)
+
     def logits(self, outputs: Any) -> list[Tensor]:
         """Returns the logits of all positions ``(N * h * w, K)``; one column for two classes told apart by sigmoid."""
         return [flat(logits, logits.shape[1]) for logits in self.logit_maps(outputs)]
@@ -179,11 +185,41 @@ class SegmentationAdapter(ModelAdapter):
         """Predicts from blended logits; those of the other model are brought to the grid of this one's."""
         (own,), (others,) = self.logit_maps(outputs), self.logit_maps(other)
         if others.shape[2:] != own.shape[2:]:
-            corners = self.model.align_corners
-            others = F.interpolate(others, own.shape[2:], mode='bilinear', align_corners=corners)
+            others = self.enlarged(others, own.shape[2:])
         mixed = (1 - alpha) * own + alpha * others
         mixed = self.head.predict_by_feat(mixed, [sample.metainfo for sample in samples])
         return self.model.postprocess_result(mixed, samples)
+
+    @property
+    def mixing_obstacle(self) -> Optional[str]:
+        """Heads whose outputs are one map of logits can be mixed."""
+        return None if self.no_map is None else f'those of a {type(self.head).__name__} are none: {self.no_map}'
+
+    def loss_of_outputs(self, outputs: Tensor, samples: Samples) -> dict[str, Any]:
+        """Computes the loss of the decode head on logits ``(N, K, h, w)``."""
+        return self.head.loss_by_feat(outputs, copied(samples))
+
+    @property
+    def weighing_obstacle(self) -> Optional[str]:
+        """The loss of a decode head that is no cross entropy of classes cannot be weighed pixel by pixel."""
+        return next(filter(None, map(obstacle_of, self.decode_heads)), None)
+
+    @property
+    def unweighed_heads(self) -> list[str]:
+        """The auxiliary heads whose losses cannot be weighed, and why."""
+        return [reason for head in self.auxiliary_heads if (reason := obstacle_of(head)) is not None]
+
+    def weighing(self, weigh: Callable[[PixelLoss], Tensor]) -> AbstractContextManager[None]:
+        """Lets the cross entropy of each head weigh its pixels, inside a ``with`` block.
+
+        What has another loss (:attr:`unweighed_heads`) keeps it. Only the last head of a cascade is the main one.
+
+        Args:
+            weigh: Returns how much each pixel counts in a head's loss: the sum over pixels of what it returns times
+                the cross entropy, ``(N, H, W)``, without weights of classes.
+        """
+        others = [head for head in (*self.decode_heads[:-1], *self.auxiliary_heads) if obstacle_of(head) is None]
+        return weighed_heads(self.head, others, weigh)
 
     def targets(self, samples: Samples) -> Tensor:
         """Returns the class of each pixel, ``(N, H, W)``."""

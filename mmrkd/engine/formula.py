@@ -66,6 +66,6 @@ def _own(tensor: Tensor) -> Tensor:
 
 def _forget_outputs(view: TeacherView, keep_targets: bool) -> None:
     """Lets the teacher's head run anew; targets that the student's losses assign in a step stay."""
-    view._outputs = None
+    view._outputs = view._auxiliary = None
     if not keep_targets:
         view.once = AssignedOnce()

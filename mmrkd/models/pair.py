@@ -124,6 +124,7 @@ class Pair:
             compute_outputs=lambda: self.teacher.outputs(all_feats, statistics),
             taps=done.taps,
             region_logits=lambda rois: self.teacher.region_logits(all_feats, rois),
+            compute_auxiliary=lambda: self.teacher.auxiliary_outputs(all_feats, statistics),
         )
 
     def require_same_layout(self, what: str) -> None:

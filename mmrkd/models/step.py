@@ -1,6 +1,7 @@
 """One training step: every pass of student and teachers that the active methods read, each run once."""
 
 from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Optional
 
@@ -69,9 +70,12 @@ class Step:
             wants_regions = any(method.reads_regions for method in active)
             reads = any(method.reads_targets for method in active)
             self.capture = TargetCapture(reads, wants_regions=wants_regions)
-            self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, self.capture)
-        self.student_passes: dict[Hashable, tuple[Tensor, Any]] = {None: (inputs, feats)}
-        self.student_passes.update(zip(together, zip(together.values(), others)))
+            self.student_passes: dict[Hashable, tuple[Tensor, Any]] = {None: (inputs, feats)}
+            self.student_passes.update(zip(together, zip(together.values(), others)))
+            with ExitStack() as around:
+                for method in active:
+                    around.enter_context(method.around_task(self.teacher_view(method)))
+                self.task_losses, self.outputs = adapter.task_loss(feats, inputs, samples, self.capture)
 
     def __enter__(self) -> 'Step':
         return self

@@ -157,6 +157,12 @@ class FrozenTeacher:
             return self.shared(self.adapter.training_outputs(feats))
 
     @torch.no_grad()
+    def auxiliary_outputs(self, feats: Any, statistics: Optional[nn.Module] = None) -> list[Any]:
+        """Returns detached outputs of the heads that the teacher has in training alone, as :meth:`outputs`."""
+        with nullcontext() if statistics is None else statistics.drifting():
+            return [self.shared(outputs) for outputs in self.adapter.auxiliary_outputs(feats)]
+
+    @torch.no_grad()
     def region_logits(self, feats: Any, rois: Tensor) -> Tensor:
         """Returns detached scores ``(R, K + 1)`` of regions ``(R, 5)``."""
         return self.adapter.region_logits(feats, rois)

@@ -89,3 +89,43 @@ def test_a_teacher_that_no_method_listens_to_is_refused(cfg_of, tmp_path):
     cfg.model.methods = [dict(type='mmrkd.FitNets', teacher='small')]
     with pytest.raises(ValueError, match=r"no method listens to the teachers \['big'\]"):
         trained(cfg)
+
+
+class Moments(Hook):
+    """Notes before each iteration whether the optimiser remembers anything."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen.append(bool(runner.optim_wrapper.optimizer.state))
+
+
+@pytest.mark.parametrize('at', [1.0, 1.5])
+@pytest.mark.parametrize('restart', [False, True])
+def test_the_optimiser_may_begin_anew(cfg_of, restart, at, tmp_path):
+    from mmengine.runner import Runner
+
+    cfg = cfg_of(tmp_path / 'run', at)
+    cfg.custom_hooks[-1]['restart_optimizer'] = restart
+    runner, moments = Runner.from_cfg(cfg), Moments()
+    runner.register_hook(moments)
+    runner.train()
+    assert moments.seen == [False] + [not (restart and index == 2 * at) for index in (1, 2, 3)]
+
+
+@pytest.mark.parametrize('at', [1.0, 1.5])
+def test_a_run_that_is_resumed_where_it_begins_anew_ends_with_the_same_weights(cfg_of, at, tmp_path):
+    def cfg_with(folder, **changes):
+        cfg = cfg_of(folder, at, **changes)
+        cfg.custom_hooks[-1]['restart_optimizer'] = True
+        return cfg
+
+    whole = trained(cfg_with(tmp_path / 'whole'))[0].model.state_dict()
+    plain = trained(cfg_of(tmp_path / 'plain', at))[0].model.state_dict()
+    assert any(not torch.equal(plain[k], v) for k, v in whole.items())
+    ckpt = str(tmp_path / 'whole' / 'epoch_1.pth')
+    found = trained(cfg_with(tmp_path / 'run', resume=True, load_from=ckpt))[0].model.state_dict()
+    assert all(torch.equal(found[k], v) for k, v in whole.items())

@@ -5,6 +5,8 @@ waits of mmdet itself are those of the plain student, and 9 more for each furthe
 36 of the assignment are not paid again.
 """
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -21,9 +23,11 @@ from mmrkd.testing import (
     model_inputs,
     paired,
     save_random_teacher,
+    segmentation_batch,
     tiny_classifier,
     tiny_gfl,
     tiny_retinanet,
+    tiny_segmentor,
 )
 
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
@@ -33,6 +37,7 @@ ARGUMENTS = dict(
     gdkd=dict(k=2),
     crosskd=dict(layer=1),
     dskd=dict(student_layers=[f'backbone.student.layer{i}' for i in (1, 2, 3)]),
+    rdd=dict(min_kept=0.1, combination='or'),  # of small images, and of teachers that know nothing
     l2sp=dict(parts='head'),
 )
 DRAWN = 'models/methods/batch_augments.py'  # numbers on the host, more for some augmentations: no device is waited for
@@ -86,9 +91,15 @@ TABLE = {
     },
 }
 TABLE['retinanet'] = {name: row for name, row in TABLE['gfl'].items() if name not in ('ld', 'residualkd')}
-PLAIN = dict(classifier=0, gfl=45, retinanet=45)  # waits of the student's own losses
+# Of the two other branches decode and auxiliary head, and the loss of the mixture.
+FOR_SEGMENTORS = {'onlineensemble': (1, 1, 0, 0, 5), 'rdd': OUTPUTS}
+PLAIN = dict(classifier=0, gfl=45, retinanet=45, segmentor=4)  # waits of the student's own losses
 FURTHER = 9  # of the losses of a further head on two images and three levels
+SEGMENTING = 2  # the same of a head of a segmentor
 BATCHES = dict(classifier=classification_batch, gfl=detection_batch, retinanet=detection_batch)
+if importlib.util.find_spec('mmseg') is not None:
+    STUDENTS['segmentor'], TEACHERS['segmentor'] = tiny_segmentor(), tiny_segmentor(12, 12)
+    TABLE['segmentor'], BATCHES['segmentor'] = {'kd': OUTPUTS, **FOR_SEGMENTORS}, segmentation_batch
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +121,7 @@ def row_of(kind, name, teachers):
     counts, counter = counted(kind, teachers, [dict(type=f'mmrkd.{KINDS[method].__name__}', **arguments)])
     drawn = sum(number for place, number in counter.waits.items() if place.startswith(DRAWN))
     assert counts.own_waits == drawn, f'{name} waits for the device: {dict(counter.waits)}'
-    further, rest = divmod(counts.waits - drawn - PLAIN[kind], FURTHER)
+    further, rest = divmod(counts.waits - drawn - PLAIN[kind], SEGMENTING if kind == 'segmentor' else FURTHER)
     assert rest == 0, f'{name}: {counts.waits} waits'
     return counts.student_bodies, counts.student_heads, counts.teacher_bodies, counts.teacher_heads, further
 
@@ -122,7 +133,8 @@ def test_a_step_costs_what_the_table_says(kind, teachers):
 
 
 def test_every_method_of_the_registry_is_in_the_table():
-    assert {name for rows in TABLE.values() for name in rows if name not in VARIANTS} == set(METHODS)
+    named = {name for rows in (*TABLE.values(), FOR_SEGMENTORS) for name in rows if name not in VARIANTS}
+    assert named == set(METHODS)
 
 
 def test_several_methods_share_the_passes(teachers):

@@ -55,7 +55,8 @@ class PhaseHook(Hook):
         for method in _phased(runner):
             method.hold_frozen()
         for method in _methods(runner):
-            method.progress = Progress(_epochs(runner), runner.iter / runner.max_iters)
+            done, total = runner.iter, runner.max_iters
+            method.progress = Progress(_epochs(runner), done / total, done, total)
 
 
 def _epochs(runner: Runner) -> float:

@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmrkd.engine.hooks.distill_schedule_hook import progress_of
+from mmrkd.engine.optimizer_state import optimizers_of
 from mmrkd.registry import HOOKS
 
 
@@ -24,17 +25,22 @@ class TeacherSequenceHook(Hook):
         order: Names of the teachers.
         at: Ascending milestones, one fewer than teachers: where the second, third, ... takes over.
         by_epoch: Whether they are epochs or iterations. Defaults to True.
+        restart_optimizer: Whether the optimiser forgets its moments when a teacher takes over, as a training that
+            begins anew does (MTPD, arXiv 2308.09105). The learning rate is that of ``param_scheduler``. Defaults to
+            False.
 
     Raises:
         ValueError: The numbers do not fit, or a teacher has no method that listens to it.
     """
 
-    def __init__(self, order: Sequence[str], at: Sequence[float], by_epoch: bool = True) -> None:
+    def __init__(
+        self, order: Sequence[str], at: Sequence[float], by_epoch: bool = True, restart_optimizer: bool = False
+    ) -> None:
         if list(at) != sorted(set(at)) or len(at) != len(order) - 1 or len(set(order)) != len(order):
             raise ValueError(
                 f'expected different teachers and ascending milestones, one fewer, found {list(order)} and {list(at)}'
             )
-        self.order, self.at, self.by_epoch = list(order), list(at), by_epoch
+        self.order, self.at, self.by_epoch, self.restart = list(order), list(at), by_epoch, restart_optimizer
         self.present: Optional[str] = None
 
     def before_train(self, runner: Runner) -> None:
@@ -46,13 +52,19 @@ class TeacherSequenceHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Gives the present teacher its turn."""
-        present = self.order[bisect_right(self.at, progress_of(runner, self.by_epoch))]
+        progress = progress_of(runner, self.by_epoch)
+        turn = bisect_right(self.at, progress)
+        present = self.order[turn]
         for method in _methods(runner):
             if method.teacher in self.order:
                 method.on_duty = method.teacher == present
         if present != self.present:
             runner.logger.info(f'the teacher is {present!r} from iteration {runner.iter + 1} on')
             self.present = present
+        begins = runner.iter and turn > bisect_right(self.at, progress * (runner.iter - 1) / runner.iter)
+        if begins and self.restart:  # told from the progress, so that a run which is resumed right here does it too
+            for optimizer in optimizers_of(runner.optim_wrapper).values():
+                optimizer.state.clear()
 
 
 def _methods(runner: Runner) -> list[Any]:

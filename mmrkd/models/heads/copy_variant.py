@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmrkd.models.heads.knowledge_bridge import KnowledgeBridge
 from mmrkd.models.heads.peer import Peer
+from mmrkd.models.heads.student_branches import Branch
 from mmrkd.models.pair import Pair
 from mmrkd.models.variants import Variant, require_same_images
 
@@ -21,7 +22,7 @@ class CopyVariant(Variant):
         pair: Student and teacher.
     """
 
-    def __init__(self, name: str, copy: Union[KnowledgeBridge, Peer], cfg: dict, pair: Pair) -> None:
+    def __init__(self, name: str, copy: Union[KnowledgeBridge, Peer, Branch], cfg: dict, pair: Pair) -> None:
         super().__init__(name)
         self.copy, self.cfg, self.pair = copy, cfg, pair
 

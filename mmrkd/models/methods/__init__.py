@@ -18,8 +18,10 @@ from mmrkd.models.methods.l2_sp import L2SP
 from mmrkd.models.methods.ld import LD
 from mmrkd.models.methods.method_dict import DEFAULT, MethodDict
 from mmrkd.models.methods.mgd import MGD
+from mmrkd.models.methods.online_ensemble import OnlineEnsemble
 from mmrkd.models.methods.pkd import PKD
 from mmrkd.models.methods.r2kd import R2KD
+from mmrkd.models.methods.rdd import RDD
 from mmrkd.models.methods.residual_kd import ResidualKD
 from mmrkd.models.methods.semi_online_kd import SemiOnlineKD
 from mmrkd.models.methods.sskd import SSKD
@@ -46,11 +48,13 @@ __all__ = [
     'LD',
     'MGD',
     'MethodDict',
+    'OnlineEnsemble',
     'PKD',
     'Pair',
     'Phase',
     'Progress',
     'R2KD',
+    'RDD',
     'ResidualKD',
     'SSKD',
     'SemiOnlineKD',

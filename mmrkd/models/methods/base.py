@@ -2,9 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -36,10 +37,14 @@ class Progress(NamedTuple):
     Attributes:
         epochs: Finished epochs, with fractions.
         share: Finished share of the whole, in [0, 1].
+        iterations: Finished iterations.
+        max_iterations: Those of the whole training.
     """
 
     epochs: float
     share: float
+    iterations: int = 0
+    max_iterations: int = 1
 
 
 class DistillMethod(BaseModule):
@@ -184,6 +189,17 @@ class DistillMethod(BaseModule):
             Name -> images of the same shape.
         """
         return {}
+
+    def around_task(self, teacher: Optional[TeacherView]) -> AbstractContextManager[Any]:
+        """Returns a context in which the student's own losses are computed; nothing happens in it by default.
+
+        For methods that change what the student's own losses are (RDD weighs their pixels). The teacher's features are
+        there already, its heads run if they are asked. Called once in each step in which the method is run.
+
+        Args:
+            teacher: As :meth:`losses` gets it.
+        """
+        return nullcontext()
 
     @abstractmethod
     def losses(self, student: StudentView, teacher: Optional[TeacherView], samples: Sequence) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Necks: modules on the student's features, usable in an ordinary mmdet or mmpretrain config."""
 
+from mmrkd.models.necks.aggregation_unit import AggregationUnit
 from mmrkd.models.necks.auxiliary_branch import AuxiliaryBranch
 from mmrkd.models.necks.channel_standardizer import ChannelStandardizer
 from mmrkd.models.necks.disentangler import Disentangler
@@ -12,6 +13,7 @@ from mmrkd.models.necks.projection import Projection, linear_part, pointwise
 from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 
 __all__ = [
+    'AggregationUnit',
     'AuxiliaryBranch',
     'ChannelStandardizer',
     'Disentangler',
