@@ -20,6 +20,7 @@ from mmrkd.models.losses.functional import (
     sigmoid_kl,
     softmax_kl_rows,
 )
+from mmrkd.models.losses.keypoints import coordinate_kl, map_error
 from mmrkd.models.losses.localization import box_kl, valuable_region
 from mmrkd.models.losses.masked_generation import generation_error, squared_error
 from mmrkd.models.losses.modules import (
@@ -50,6 +51,7 @@ __all__ = [
     'box_l1',
     'box_overlaps',
     'channel_divergence',
+    'coordinate_kl',
     'cosine_distance',
     'cross_view_kl',
     'decoupled_kl',
@@ -63,6 +65,7 @@ __all__ = [
     'kept_kl',
     'kept_rows',
     'kl_divergence',
+    'map_error',
     'median_distance',
     'pearson_distance',
     'quality_focal',
