@@ -1,5 +1,6 @@
 """What holds for every method of the registry, alone and beside every other one."""
 
+import importlib.util
 import inspect
 import itertools
 
@@ -16,14 +17,19 @@ from mmrkd.testing import (
     detection_batch,
     model_inputs,
     paired,
+    pose_batch,
     save_random_teacher,
     tiny_classifier,
     tiny_gfl,
+    tiny_pose,
 )
 
+ABSENT = () if importlib.util.find_spec('mmpose') else ('dwpose',)  # methods for models of an extra
 KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
 METHODS = {
-    name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')
+    name: f'mmrkd.{KINDS[name].__name__}'
+    for name in method_names()
+    if KINDS[name].__module__.startswith('mmrkd') and name not in ABSENT
 }
 ARGUMENTS = dict(
     r2kd=dict(rank='soft'),  # where both weights are in force
@@ -37,7 +43,9 @@ OFF = dict(gdkd=dict(weights=(0, 0, 0), w_task=0))  # where the arguments are no
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
 STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
 BATCHES = dict(classifier=classification_batch, detector=detection_batch)
-IMAGES = dict(classifier=8, detector=2)  # PKD needs 8 pooled features
+IMAGES = dict(classifier=8, detector=2, pose=2)  # PKD needs 8 pooled features
+if not ABSENT:
+    STUDENTS['pose'] = tiny_pose('coordinates')
 
 
 @pytest.fixture(scope='module')
@@ -46,6 +54,9 @@ def teachers(tmp_path_factory):
     return dict(
         classifier=FrozenTeacher(**save_random_teacher(tiny_classifier(12), folder, seed=5)),
         detector=FrozenTeacher(**save_random_teacher(tiny_gfl(12, 24), folder, seed=6)),
+        pose=FrozenTeacher(**save_random_teacher(tiny_pose('coordinates', width=12), folder, seed=7))
+        if not ABSENT
+        else None,
     )
 
 
@@ -57,8 +68,12 @@ def build(kind, teachers, methods):
     return build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
 
 
+def batch_of(kind, model, **how):
+    return pose_batch(model.head.decoder, **how) if kind == 'pose' else BATCHES[kind](**how)
+
+
 def step(distiller, kind, seed, **how):
-    inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed, **how))
+    inputs, samples = model_inputs(distiller, batch_of(kind, distiller, seed=seed, **how))
     further = dict(views=(inputs.flip(3) * 0.9,)) if any(m.views for m in distiller.methods.values()) else {}
     total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss', **further))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values()), log
@@ -80,7 +95,7 @@ def fitting(teachers):
     return {kind: [name for name in METHODS if works(kind, name)] for kind in STUDENTS}
 
 
-def test_each_works_with_classifiers_or_detectors(fitting):
+def test_each_works_with_some_models(fitting):
     assert {name for names in fitting.values() for name in names} == set(METHODS)
     assert len(fitting['classifier']) >= 8 and len(fitting['detector']) >= 8
 
@@ -148,7 +163,7 @@ def test_without_a_weight_it_is_off_bit_for_bit(name, teachers, fitting):
     losses = []
     for model in (distiller, plain):
         torch.manual_seed(1)
-        inputs, samples = model_inputs(model, BATCHES[kind]())
+        inputs, samples = model_inputs(model, batch_of(kind, model))
         losses.append(model.parse_losses(model(inputs, samples, mode='loss'))[0])
     assert torch.equal(*losses)
     assert issubclass(KINDS[name], DistillMethod)

@@ -5,6 +5,8 @@ waits of mmdet itself are those of the plain student, and 9 more for each furthe
 36 of the assignment are not paid again.
 """
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -20,9 +22,11 @@ from mmrkd.testing import (
     detection_batch,
     model_inputs,
     paired,
+    pose_batch,
     save_random_teacher,
     tiny_classifier,
     tiny_gfl,
+    tiny_pose,
     tiny_retinanet,
 )
 
@@ -36,8 +40,9 @@ ARGUMENTS = dict(
     l2sp=dict(parts='head'),
 )
 ON_THE_HOST = dict(r2kd=6)  # numbers that it draws on the host: no device is waited for
+ABSENT = () if importlib.util.find_spec('mmpose') else ('dwpose',)  # methods for models of an extra
 KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
-METHODS = [name for name in method_names() if KINDS[name].__module__.startswith('mmrkd')]
+METHODS = [n for n in method_names() if KINDS[n].__module__.startswith('mmrkd') and n not in ABSENT]
 VARIANTS = {'era, all': ('era', dict(twi_on='all')), 'era, none': ('era', dict(twi_on='none'))}
 
 # Passes of: the student's body, its head, the teacher's body, its head. Further losses of a head that mmdet computes.
@@ -86,7 +91,10 @@ TABLE = {
     },
 }
 TABLE['retinanet'] = {name: row for name, row in TABLE['gfl'].items() if name not in ('ld', 'residualkd')}
-PLAIN = dict(classifier=0, gfl=45, retinanet=45)  # waits of the student's own losses
+if not ABSENT:
+    STUDENTS['pose'], TEACHERS['pose'] = tiny_pose('coordinates'), tiny_pose('coordinates', width=12)
+    TABLE['pose'] = {'dwpose': OUTPUTS, 'era': (1, 1, 1, 2, 0), 'fitnets': HINT, 'kd': OUTPUTS}
+PLAIN = dict(classifier=0, gfl=45, retinanet=45, pose=0)  # waits of the student's own losses
 FURTHER = 9  # of the losses of a further head on two images and three levels
 BATCHES = dict(classifier=classification_batch, gfl=detection_batch, retinanet=detection_batch)
 
@@ -100,7 +108,8 @@ def teachers(tmp_path_factory):
 
 def counted(kind, teachers, methods):
     distiller = build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
-    inputs, samples = model_inputs(distiller, BATCHES[kind]())
+    batch = pose_batch(distiller.student.head.decoder) if kind == 'pose' else BATCHES[kind]()
+    inputs, samples = model_inputs(distiller, batch)
     further = dict(views=(inputs.flip(3),)) if any(method.views for method in distiller.methods.values()) else {}
     return count_step(distiller, lambda: distiller(inputs, samples, mode='loss', **further))
 
