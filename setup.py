@@ -55,6 +55,7 @@ setup(
             'numpy<2',
         ],
         'segmentation': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'regex', 'prettytable'],  # beside onedl
+        'pose': ['mmpose==1.3.2', 'cython'],  # --no-build-isolation --no-binary xtcocotools, cython first
         'tests': ['pytest', 'pytest-xdist', 'ruff'],
         'demo': ['scikit-learn', 'matplotlib'],
     },

@@ -41,7 +41,7 @@ def _read_safely(path: str) -> Any:
     if release(torch.__version__) >= (2, 6, 0):
         multiarray = (getattr(np, '_core', None) or np.core).multiarray
         dtypes = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')]
-        harmless = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+        harmless = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, bytes, *dtypes]
         with torch.serialization.safe_globals([*((_Ignored, name) for name in _IGNORED), *harmless]):
             return torch.load(path, map_location='cpu', weights_only=True)
     # Older torch cannot be told of further harmless names, so its own unpickler is narrowed instead.
@@ -62,6 +62,8 @@ class _NarrowUnpickler(pickle.Unpickler):
         'numpy.core.multiarray': ('_reconstruct', 'scalar'),
         'numpy._core.multiarray': ('_reconstruct', 'scalar'),
         '_codecs': ('encode',),
+        'builtins': ('bytes',),  # what an array without elements consists of
+        '__builtin__': ('bytes',),
     }
 
     def find_class(self, module: str, name: str) -> Any:

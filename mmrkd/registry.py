@@ -26,7 +26,7 @@ OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmrkd.engine.optim']
 )
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['mmrkd.engine.strategies'])
-ADAPTER_ROOMS = ('detection', 'classification', 'retrieval', 'whole_classification', 'segmentation')
+ADAPTER_ROOMS = ('detection', 'classification', 'retrieval', 'whole_classification', 'segmentation', 'pose')
 ADAPTERS = Registry(
     'adapter',
     scope=SCOPE,

@@ -15,10 +15,10 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     'mmpretrain': ('1.2.0', '2.0.0'),
 }
 """Libraries of which one may be absent; one that is there must fit."""
-EXTRAS: dict[str, tuple[str, str]] = {'mmseg': ('1.2.0', '2.0.0')}
+EXTRAS: dict[str, tuple[str, str]] = {'mmseg': ('1.2.0', '2.0.0'), 'mmpose': ('1.3.0', '2.0.0')}
 """Libraries that are only there where they were asked for."""
 MAY_BE_ABSENT = {**OPTIONAL, **EXTRAS}
-EXTRA_OF = {'mmseg': 'segmentation'}
+EXTRA_OF = {'mmseg': 'segmentation', 'mmpose': 'pose'}
 """Import name -> extra of this package that installs it."""
 DISTRIBUTIONS = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
@@ -26,8 +26,16 @@ DISTRIBUTIONS = {
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
     'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    'mmpose': ('onedl-mmpose', 'mmpose'),
 }
 """Import name -> what it may be installed as: the maintained fork, the original."""
+INSTALLED_BY = {
+    'mmseg': "pip install 'mmrkd[segmentation]', which is onedl-mmsegmentation for the maintained fork of the stack; "
+    'beside the original one: pip install mmsegmentation ftfy regex.',
+    'mmpose': "pip install cython, then pip install --no-build-isolation --no-binary xtcocotools 'mmrkd[pose]', which "
+    'is mmpose beside either stack.',
+}
+"""Import name of a library of an extra -> how to install it."""
 FIX = (
     'Install a stack that is tested, either\n'
     '  pip install torch==2.11.0 torchvision==0.26.0 "setuptools>=77,<81" wheel ninja psutil\n'
@@ -105,11 +113,9 @@ def require_extra(name: Any) -> None:
         return
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:  # a folder of that name is no package
-        fork, original = DISTRIBUTIONS[name]
         raise ImportError(
             f'this config is for {name}, which is not installed. Install the extra {EXTRA_OF[name]!r}: '
-            f"pip install 'mmrkd[{EXTRA_OF[name]}]', which is {fork} for the maintained fork of the stack; beside the "
-            f'original one: pip install {original} ftfy regex.'
+            f'{INSTALLED_BY[name]}'
         )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from mmrkd.registry import MODELS
 
 NUM_CLASSES = 4
+NUM_KEYPOINTS = 3
 
 
 def tiny_retinanet(width: int = 8, neck_width: int = 16, strides: Sequence[int] = (8, 16, 32), **head: Any) -> dict:
@@ -259,6 +260,100 @@ def segmentation_batch(
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
         samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=meta))
     return dict(inputs=list(images), data_samples=samples)
+
+
+def tiny_pose(head: str = 'heatmaps', width: int = 8, size: tuple[int, int] = (64, 96), **cfg: Any) -> dict:
+    """A pose estimator of three keypoints on a ResNet-18 (stride 32).
+
+    Args:
+        head: ``'heatmaps'``, by three deconvolutions of ``width`` channels at stride 4; ``'coordinates'``, RTMPose's.
+        width: Channels of the stem and the first stage.
+        size: Width and height of the input.
+        **cfg: Overrides of the head's config.
+    """
+    # mmpose begins with weights near 0, with which every picture has the same outputs
+    weights = [dict(type='Normal', layer=['Conv2d', 'ConvTranspose2d', 'Linear'], std=0.2)]
+    heatmaps = dict(type='MSRAHeatmap', input_size=size, heatmap_size=(size[0] // 4, size[1] // 4), sigma=2)
+    bins = dict(
+        type='SimCCLabel', input_size=size, sigma=(4.9, 5.66), simcc_split_ratio=2.0, normalize=False, use_dark=False
+    )
+    heads = dict(
+        heatmaps=dict(
+            type='HeatmapHead',
+            deconv_out_channels=(width,) * 3,
+            deconv_kernel_sizes=(4,) * 3,
+            loss=dict(type='KeypointMSELoss', use_target_weight=True),
+            decoder=heatmaps,
+        ),
+        coordinates=dict(
+            type='RTMCCHead',
+            input_size=size,
+            in_featuremap_size=(size[0] // 32, size[1] // 32),
+            final_layer_kernel_size=3,
+            gau_cfg=dict(
+                hidden_dims=16,
+                s=8,
+                expansion_factor=2,
+                dropout_rate=0.0,
+                drop_path=0.0,
+                act_fn='SiLU',
+                use_rel_bias=False,
+                pos_enc=False,
+            ),
+            loss=dict(type='KLDiscretLoss', use_target_weight=True, beta=10.0, label_softmax=True),
+            decoder=bins,
+        ),
+    )
+    return dict(
+        type='TopdownPoseEstimator',
+        _scope_='mmpose',
+        data_preprocessor=dict(type='PoseDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True),
+        backbone=dict(type='ResNet', depth=18, base_channels=width, stem_channels=width),
+        head=dict(dict(heads[head], in_channels=8 * width, out_channels=NUM_KEYPOINTS, init_cfg=weights), **cfg),
+        test_cfg=dict(flip_test=False),
+    )
+
+
+def pose_batch(codec: Any, num_images: int = 2, seed: int = 0) -> dict:
+    """Random crops with three keypoints each, the last of which is invisible in the first crop, and their targets.
+
+    Args:
+        codec: That of the student's head, built.
+        num_images: Number of crops.
+        seed: Of the random numbers.
+    """
+    import numpy as np
+    from mmengine.structures import InstanceData, PixelData
+    from mmpose.structures import PoseDataSample
+
+    rng, (width, height) = np.random.default_rng(seed), codec.input_size
+    images, samples = [], []
+    for index in range(num_images):
+        keypoints = (rng.random((1, NUM_KEYPOINTS, 2)) * (width - 1, height - 1)).astype(np.float32)
+        visible = np.ones((1, NUM_KEYPOINTS), dtype=np.float32)
+        visible[0, -1] = index > 0
+        encoded = codec.encode(keypoints, visible)
+        sample = PoseDataSample(
+            gt_instances=InstanceData(
+                bboxes=np.array([[0, 0, 2 * width, 2 * height]], dtype=np.float32),
+                bbox_centers=np.array([[width, height]], dtype=np.float32),
+                bbox_scales=np.array([[2 * width, 2 * height]], dtype=np.float32),
+                bbox_scores=np.ones(1, dtype=np.float32),
+                keypoints=2 * keypoints,
+                keypoints_visible=visible,
+            )
+        )
+        labels = {k: torch.from_numpy(encoded[k]) for k in encoded if k.startswith('keypoint_')}
+        sample.gt_instance_labels = InstanceData(**labels)
+        if 'heatmaps' in encoded:
+            sample.gt_fields = PixelData(heatmaps=torch.from_numpy(encoded['heatmaps']))
+        # the crop was cut out of a picture of another size
+        meta = dict(input_size=(width, height), img_shape=(20, 24), ori_shape=(20, 24), flip_indices=[1, 0, 2])
+        place = dict(input_center=np.array([width, height]), input_scale=np.array([2 * width, 2 * height]))
+        sample.set_metainfo(dict(meta, **place, id=index, img_id=index))
+        samples.append(sample)
+        images.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
+    return dict(inputs=images, data_samples=samples)
 
 
 def save_random_teacher(cfg: dict, folder: str, seed: int = 0) -> dict:

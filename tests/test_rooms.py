@@ -10,7 +10,7 @@ import mmrkd
 
 PACKAGE = Path(mmrkd.__file__).parent
 ROOT = PACKAGE.parent
-LIBRARIES = ('mmdet', 'mmpretrain', 'mmseg')
+LIBRARIES = ('mmdet', 'mmpretrain', 'mmseg', 'mmpose')
 MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.

@@ -111,6 +111,11 @@ class TestExtras:
         ):
             require_extra('mmseg')
 
+    def test_how_pose_estimation_is_installed(self, monkeypatch):
+        self.without(monkeypatch)
+        with pytest.raises(ImportError, match=r"for mmpose, which is not installed.* 'mmrkd\[pose\]'"):
+            require_extra('mmpose')
+
     def test_a_folder_of_that_name_is_no_package(self, monkeypatch):
         self.without(monkeypatch, types.SimpleNamespace(origin=None))
         with pytest.raises(ImportError, match='which is not installed'):

@@ -41,6 +41,10 @@ class ModelAdapter(DryRuns, ABC):
         main_metric: Name of the metric that sums up the task, as evaluators of the library report it.
         metric_scale: What turns that metric into percent.
         default_tau: Temperature of the logits where none is given.
+        sums_outputs: Whether :meth:`logits` are different quantities (where a joint is in x, and where in y), whose
+            divergences are summed, and not levels of one, over which they are averaged.
+        declares_padding: Whether ``img_shape`` of a sample says how much of the model's input is image and not padding.
+        takes_necks: Whether the library builds a list of necks.
         has_boxes: Whether boxes belong to the outputs.
         two_stage: Whether a second stage scores the regions that :attr:`head` proposes.
     """
@@ -53,6 +57,9 @@ class ModelAdapter(DryRuns, ABC):
     main_metric: str
     metric_scale: float = 1.0
     default_tau: float = 1.0
+    sums_outputs: bool = False
+    declares_padding: bool = True
+    takes_necks: bool = True
     has_boxes: bool = False
     two_stage: bool = False
 
@@ -66,7 +73,7 @@ class ModelAdapter(DryRuns, ABC):
 
         Args:
             at: ``'backbone'``: what backbone and neck give. ``'penultimate'``: what the last convolution of a segmentor
-                reads.
+                or pose estimator reads.
 
         Raises:
             ValueError: Such models have no features there.
@@ -74,7 +81,7 @@ class ModelAdapter(DryRuns, ABC):
         if at != 'backbone':
             raise ValueError(
                 f"the features of models for {cls.task} are those of backbone and neck, at='backbone', found {at!r}. "
-                "Segmentors alone have others (at='penultimate')."
+                "Segmentors and pose estimators alone have others (at='penultimate')."
             )
         return cls
 
@@ -223,6 +230,10 @@ class ModelAdapter(DryRuns, ABC):
     @abstractmethod
     def num_classes(self) -> Optional[int]:
         """Number of classes that the head tells apart; ``None`` if it does not say."""
+
+    def target_gap(self, student: 'ModelAdapter') -> Optional[str]:
+        """Why this model cannot compute losses from what the student's pipeline prepares; ``None`` if it can."""
+        return None
 
     @property
     def with_mask(self) -> bool:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,15 @@ class DryRuns:
     """The part of an adapter that runs its model on blank images.
 
     Attributes:
-        dry_sizes: Pixels of the blank square images of a dry run. The first that the model can run on is taken: some
-            have one input size of their own, others shrink a small image away.
+        dry_sizes: Sizes of the blank images of a dry run: the side of a square, or height and width. The first that the
+            model can run on is taken: some have one input size of their own, others shrink a small image away.
     """
 
-    dry_sizes: tuple[int, ...] = (128, 320, 512)
+    dry_sizes: Sequence[Union[int, tuple[int, int]]] = (128, 320, 512)
     model: nn.Module
 
     def __init__(self) -> None:
-        self._dry_size: Optional[int] = None
+        self._dry_shape: Optional[tuple[int, int]] = None
         self._dry_feats: Any = None
 
     @abstractmethod
@@ -58,9 +58,9 @@ class DryRuns:
         errors = {}
         with self.evaluating():
             for size in self.dry_sizes:
-                self._dry_size = size  # a layout may ask for it
+                self._dry_shape = (size, size) if isinstance(size, int) else tuple(size)  # a layout may ask for it
                 try:
-                    feats = self.extract(self._blank(size, 2))  # of one, LeNet drops the batch dimension
+                    feats = self.extract(self._blank(self._dry_shape, 2))  # of one, LeNet drops the batch dimension
                     layout = self.layout(feats)
                 except (AssertionError, RuntimeError, ValueError) as error:
                     errors[size] = error
@@ -69,7 +69,7 @@ class DryRuns:
                 else:
                     self._dry_feats = feats
                     return feats, layout
-        self._dry_size = None
+        self._dry_shape = None
         raise ValueError(f'{type(self.model).__name__} runs on blank images of none of these sizes: {errors}')
 
     def _takes_no_images(self, error: Exception) -> str:
@@ -81,11 +81,16 @@ class DryRuns:
         )
 
     @property
-    def dry_size(self) -> int:
-        """The one of :attr:`dry_sizes` that the model runs on."""
-        if self._dry_size is None:
+    def dry_shape(self) -> tuple[int, int]:
+        """Height and width of the one of :attr:`dry_sizes` that the model runs on."""
+        if self._dry_shape is None:
             self.dry_run()
-        return self._dry_size
+        return self._dry_shape
+
+    @property
+    def dry_size(self) -> int:
+        """Width of :attr:`dry_shape`, by which strides are told."""
+        return self.dry_shape[1]
 
     @property
     def dry_feats(self) -> Any:
@@ -96,7 +101,7 @@ class DryRuns:
 
     def trial_image(self) -> Tensor:
         """Returns one blank image ``(1, 3, H, W)`` of a size that the model can take."""
-        return self._blank(self.dry_size)
+        return self._blank(self.dry_shape)
 
     def dry_run_taps(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns what modules of the model give for one blank image. Changes no buffer."""
@@ -105,6 +110,6 @@ class DryRuns:
             self.extract(image)
         return taps
 
-    def _blank(self, size: int, count: int = 1) -> Tensor:
+    def _blank(self, size: tuple[int, int], count: int = 1) -> Tensor:
         mean = getattr(getattr(self.model, 'data_preprocessor', None), 'mean', None)
-        return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), size, size)
+        return next(self.model.parameters()).new_zeros(count, 3 if mean is None else len(mean), *size)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmrkd.adapters.base import ModelAdapter
 from mmrkd.registry import ADAPTERS
+from mmrkd.stack import EXTRAS
 
 Served = Union[type, str]
 
@@ -48,7 +49,7 @@ def find_adapter(kind: type) -> type[ModelAdapter]:
             reason = f' ({refusing[0].__name__} refuses {_full_name(base)}: {refusing[0].refuses_because})'
             break
     served = [_full_name(s) for adapter in adapters for s in _sequence(adapter.serves)]
-    libraries = sorted({name.split('.')[0] for name in served})
+    libraries = sorted({name.split('.')[0] for name in served}, key=lambda name: (name in EXTRAS, name))
     raise TypeError(
         f'no adapter for {_full_name(kind)}{reason}: expected a model of {" or ".join(libraries)}, or a class derived '
         f'from one ({", ".join(served)}). For another, register a subclass of mmrkd.adapters.ModelAdapter with '

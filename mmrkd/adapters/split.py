@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmrkd.adapters.base import ModelAdapter
 
 BODY = ('backbone.', 'neck.')  # what a model runs to compute features
+HEADS = ('decode_head', 'head')  # of segmentors and pose estimators, a part of which may belong to the features
 
 
 class Handout(nn.Module):
@@ -166,7 +167,7 @@ def _locate(adapter: ModelAdapter, calls: Sequence[_Call], first: Optional[str])
     if first == 'input':
         return first, -1
     if first == 'neck':  # only features behind the neck take a part of the head to compute
-        return first, min((call.start for call in calls if call.name.startswith('decode_head')), default=inf)
+        return first, min((call.start for call in calls if call.name.startswith(HEADS)), default=inf)
     if first is None:
         first = _last_stage(adapter, calls)
     called = {call.name: call.start for call in reversed(calls)}

@@ -97,7 +97,7 @@ FAULTS: dict[str, Entry] = {
         'Train the plain config first; what does not build there cannot be distilled.',
     ),
     'student-kind': Entry(
-        'The student is no mmdet detector, mmpretrain classifier or mmseg segmentor.',
+        'The student is no mmdet detector, mmpretrain classifier, mmseg segmentor or mmpose pose estimator.',
         'Distil a model of one of these libraries, or a class derived from one.',
     ),
     'student-weights': Entry(

@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.utils.data import Dataset
 
+from mmrkd.adapters.names import mirror_gap, names_in
 from mmrkd.doctor.parts import role_of
 from mmrkd.doctor.report import Report
 from mmrkd.models import Distiller
@@ -88,8 +89,9 @@ def uses_teacher(distiller: Distiller) -> bool:
 def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: Report) -> None:
     """Compares the classes of the data with those of the student and, by name, with the teacher's."""
     for where, dataset in datasets.items():
-        names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if names is None or isinstance(names, str):
+        meta = getattr(dataset, 'metainfo', None) or {}
+        names = names_in(meta)
+        if names is None:
             continue
         count = distiller.adapter.num_classes
         if count is not None and len(names) != count:
@@ -105,6 +107,10 @@ def examine_classes(distiller: Distiller, datasets: dict[str, Dataset], report: 
                     report.fault('class-names', text)
                 else:
                     report.say(f'{text}, and no method compares their classes')
+                continue
+            gap = mirror_gap(meta, teacher.dataset_meta)
+            if gap is not None and teacher.class_map is None and compares_classes(distiller, name):
+                report.fault('class-names', f'{where} and the data of the {role_of(name)} differ: {gap}')
 
 
 def compares_classes(distiller: Distiller, teacher: str) -> bool:

@@ -149,13 +149,14 @@ def lowest_metric(name: str, classes: Optional[int], images: int) -> Optional[fl
     """Returns what a teacher must reach to be told from one that knows nothing; ``None`` if the metric is unknown.
 
     Detection: an average precision of 0.01. Classification, in percent: chance, 1/K, plus two standard errors.
-    Segmentation, in percent: 1/K, the most that one class everywhere can reach.
+    Segmentation, in percent: 1/K, the most that one class everywhere can reach. Pose: a PCK or an average precision of
+    0.01.
     """
     if name.endswith('top1') and classes:
         return 100 * (1 / classes + 2 * math.sqrt((1 - 1 / classes) / classes / images))
     if name.endswith('mIoU') and classes:
         return 100 / classes
-    return LOWEST_AP if name.endswith(('mAP', 'AP')) else None
+    return LOWEST_AP if name.endswith(('mAP', 'AP', 'PCK')) else None
 
 
 def _count(tensor: Tensor, kept: dict[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
+from mmrkd.adapters.names import names_in
 from mmrkd.diagnosis import Facts
 from mmrkd.engine.evaluation import evaluate_on
 from mmrkd.engine.gradients import by_method, gradient_norms, scalar
@@ -147,7 +148,7 @@ def _score(
 def _teachers(distiller: Distiller, dataset: Dataset, facts: Facts) -> Iterator[str]:
     """Names the teachers that some method listened to and whose predictions mean the same as the student's."""
     heard = {method.teacher for method in distiller.methods.values() if method.needs_teacher}
-    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    names = names_in(getattr(dataset, 'metainfo', None) or {})
     for variant in distiller.variants.values():
         if not isinstance(variant, TeacherVariant):
             continue

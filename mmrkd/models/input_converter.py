@@ -54,10 +54,14 @@ class InputConverter:
         teacher: Data preprocessor of the teacher.
         size: ``(height, width)`` that the teacher's images are resized to, where it has an input size of its own. They
             are not padded then. Defaults to None: pixels stay where they are.
+        padded: Whether ``img_shape`` is that of the image within the input. Defaults to True; of a crop that was warped
+            to the size of the input all is image, whatever the size of its file.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, size: Optional[Sequence[int]] = None) -> None:
-        self.size = size
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, size: Optional[Sequence[int]] = None, padded: bool = True
+    ) -> None:
+        self.size, self.padded = size, padded
         self.student = _Normalisation.of(student)
         self.teacher = _Normalisation.of(teacher)
         self.same_pixels = self.student.same_pixels(self.teacher)
@@ -92,8 +96,9 @@ class InputConverter:
             samples: Data samples, or None.
 
         Returns:
-            The teacher's input, and samples whose ``batch_input_shape`` and ``pad_shape`` (as far as they have them)
-            are those of that input: the same samples if nothing changes, otherwise copies that share their contents.
+            The teacher's input, and samples whose ``batch_input_shape``, ``pad_shape`` and ``input_size`` (as far as
+            they have them) are those of that input: the same samples if nothing changes, otherwise copies that share
+            their contents.
         """
         outputs = self(inputs, samples)
         size = tuple(outputs.shape[-2:])
@@ -109,6 +114,8 @@ class InputConverter:
         sizes = dict(batch_input_shape=size)
         if 'pad_shape' in meta:
             sizes['pad_shape'] = size if self.size is not None else tuple(map(self._padded, meta['pad_shape'][:2]))
+        if self.size is not None:
+            sizes['input_size'] = size[::-1]  # mmpose has width and height there, and decodes by them
         return {key: value for key, value in sizes.items() if key in meta and tuple(meta[key][:2]) != value}
 
     def _padded(self, length: int) -> int:
@@ -123,7 +130,7 @@ class InputConverter:
             pixels = pixels.flip(1)
         if teacher_mean is not None:
             pixels = (pixels - teacher_mean) / teacher_std
-        for image, own, sample in zip(pixels, inputs, samples or ()):
+        for image, own, sample in zip(pixels, inputs, (samples or ()) if self.padded else ()):
             for region in _outside(sample):
                 padding = (own[region] == self.student.pad_value).all()  # never asked from here: it would cost a wait
                 image[region] = torch.where(padding, self.teacher.pad_value, image[region])

@@ -73,7 +73,8 @@ class Pair:
                 "student's: allow its maps to be interpolated (resize='bilinear' of the distiller), or compare pooled "
                 'features'
             )
-        convert = InputConverter(student.model.data_preprocessor, teacher.model.data_preprocessor, teacher.input_size)
+        preprocessors = student.model.data_preprocessor, teacher.model.data_preprocessor
+        convert = InputConverter(*preprocessors, teacher.input_size, student.declares_padding)
         gap, alike = layout_gap(own_layout, others_layout), student.assigns_like(teacher.adapter)
         return cls(student, teacher, match, gap, convert, student_cfg, alike)
 
@@ -157,6 +158,16 @@ class Pair:
         """Raises ValueError if a copy of the teacher could not compute its own losses on the student's batches."""
         require_ground_truth(self.student, self.teacher.adapter, what)
 
+    def require_same_targets(self, what: str) -> None:
+        """Raises ValueError if the teacher cannot judge by the ground truth that the student's pipeline prepares."""
+        gap = self.teacher.adapter.target_gap(self.student)
+        if gap is not None:
+            raise ValueError(
+                f"{what} lets the teacher compute its own losses from the ground truth of the student's pipeline, and "
+                f'it cannot: {gap}. Take a teacher that was trained for the same targets, or switch that off (ERA with '
+                "twi_on='none'), or take a method on features (FitNets)."
+            )
+
     def require_same_classes(self, what: str) -> None:
         """Raises ValueError if the two heads do not tell the same number of classes apart: what runs the teacher's."""
         if self.teacher.class_map is not None:
@@ -173,6 +184,11 @@ class Pair:
             raise ValueError(
                 f'{what} needs exclusive classes (softmax), but the heads score each class by itself (sigmoid). Take '
                 'models that are trained with a softmax, or KD, which compares independent scores too.'
+            )
+        if self.student.output_loss != 'softmax':
+            raise ValueError(
+                f'{what} needs a softmax, but the outputs of the heads are heatmaps, which are compared by their '
+                'squared error. Take KD or CWD.'
             )
 
     def require_classifiers(self, what: str) -> None:
@@ -224,6 +240,12 @@ def require_ground_truth(student: ModelAdapter, other: ModelAdapter, what: str) 
         raise ValueError(
             f"{what} trains a copy of the teacher with the teacher's own losses, which need masks, and the student "
             'is trained without. Take a teacher without a mask branch, or a student with one.'
+        )
+    gap = other.target_gap(student)
+    if gap is not None:
+        raise ValueError(
+            f"{what} trains a copy of the teacher with the teacher's own losses, and the student's pipeline prepares "
+            f'no ground truth for them: {gap}. Take a teacher that was trained for the same targets.'
         )
 
 

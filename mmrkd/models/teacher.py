@@ -12,6 +12,7 @@ from mmengine.hub import get_config
 from torch import Tensor, nn
 
 from mmrkd.adapters import build_adapter
+from mmrkd.adapters.names import names_in
 from mmrkd.adapters.state import numbers_in
 from mmrkd.checkpoint import load_checkpoint_file, load_strictly
 from mmrkd.models.class_map import ClassMap
@@ -88,8 +89,9 @@ class FrozenTeacher:
             themselves refuse such a teacher. Defaults to None: the classes are the same, or do not matter.
 
     Attributes:
-        classes: Names of its classes, as its checkpoint has them, or as ``class_map`` calls those that the student
-            knows; ``None`` without.
+        classes: Names of its classes (of its keypoints), as its checkpoint has them, or as ``class_map`` calls those
+            that the student knows; ``None`` without.
+        dataset_meta: What its checkpoint says of the data that it was trained on.
         class_map: What of its classes the student knows; ``None``: all.
 
     Raises:
@@ -117,10 +119,12 @@ class FrozenTeacher:
         self.model: nn.Module = MODELS.build(deepcopy(self.cfg))
         checkpoint = load_checkpoint_file(ckpt, allow_pickle)
         load_strictly(self.model, checkpoint['state_dict'], f'teacher checkpoint {ckpt!r}')
-        self.classes: Optional[Sequence[str]] = _classes(checkpoint.get('meta') or {})
         self.model.requires_grad_(False)
         self.model.eval()
         self.adapter = build_adapter(self.model, at)
+        meta = checkpoint.get('meta') or {}
+        self.dataset_meta: dict = {'CLASSES': meta.get('CLASSES'), **(meta.get('dataset_meta') or {})}
+        self.classes: Optional[Sequence[str]] = names_in(self.dataset_meta)
         self.class_map: Optional[ClassMap] = None
         if class_map is not None:
             self.class_map = ClassMap.of(class_map, self.classes, self.adapter.num_classes)
@@ -192,9 +196,3 @@ def _bytes(value: Tensor) -> bytes:
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _classes(meta: dict) -> Optional[Sequence[str]]:
-    dataset_meta = meta.get('dataset_meta') or {}
-    classes = dataset_meta.get('classes', dataset_meta.get('CLASSES', meta.get('CLASSES')))
-    return None if classes is None else tuple(classes)

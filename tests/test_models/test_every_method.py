@@ -1,6 +1,6 @@
 """What holds for every method of the registry, alone and beside every other one.
 
-Methods for segmentors alone are left out where their library is not installed.
+Methods for segmentors or pose estimators alone are left out where their library is not installed.
 """
 
 import importlib.util
@@ -20,21 +20,24 @@ from mmrkd.testing import (
     detection_batch,
     model_inputs,
     paired,
+    pose_batch,
     save_random_teacher,
     segmentation_batch,
     tiny_classifier,
     tiny_gfl,
+    tiny_pose,
     tiny_segmentor,
 )
 
-SEGMENTATION = importlib.util.find_spec('mmseg') is not None
-FOR_SEGMENTORS = ('onlineensemble', 'rdd')
+# Methods for models of a library that may be absent.
+ABSENT = () if importlib.util.find_spec('mmseg') else ('onlineensemble', 'rdd')
+ABSENT += () if importlib.util.find_spec('mmpose') else ('dwpose',)
 KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
 METHODS = {
-    name: f'mmrkd.{KINDS[name].__name__}' for name in method_names() if KINDS[name].__module__.startswith('mmrkd')
+    name: f'mmrkd.{KINDS[name].__name__}'
+    for name in method_names()
+    if KINDS[name].__module__.startswith('mmrkd') and name not in ABSENT
 }
-if not SEGMENTATION:
-    METHODS = {name: kind for name, kind in METHODS.items() if name not in FOR_SEGMENTORS}
 ARGUMENTS = dict(
     r2kd=dict(rank='soft'),  # where both weights are in force
     gdkd=dict(k=2),  # of four classes
@@ -51,18 +54,21 @@ OFF = dict(  # where the arguments are not the weights themselves, or not all th
 # A student with an assistant, as ResidualKD needs it, and a head with distributions of boxes, as LD does.
 STUDENTS = dict(classifier=paired(tiny_classifier(8), 6, 3), detector=paired(tiny_gfl(8), 6, 3))
 BATCHES = dict(classifier=classification_batch, detector=detection_batch)
-IMAGES = dict(classifier=8, detector=2, segmentor=2)  # PKD needs 8 pooled features
-if SEGMENTATION:
-    STUDENTS['segmentor'], BATCHES['segmentor'] = tiny_segmentor(), segmentation_batch
+IMAGES = dict(classifier=8, detector=2, segmentor=2, pose=2)  # PKD needs 8 pooled features
+TEACHERS = dict(classifier=tiny_classifier(12), detector=tiny_gfl(12, 24))
+if 'rdd' not in ABSENT:
+    STUDENTS['segmentor'], TEACHERS['segmentor'] = tiny_segmentor(), tiny_segmentor(12, 12)
+    BATCHES['segmentor'] = segmentation_batch
+if 'dwpose' not in ABSENT:
+    STUDENTS['pose'], TEACHERS['pose'] = tiny_pose('coordinates'), tiny_pose('coordinates', width=12)
 
 
 @pytest.fixture(scope='module')
 def teachers(tmp_path_factory):
     folder = tmp_path_factory.mktemp('teachers')
-    cfgs = dict(classifier=tiny_classifier(12), detector=tiny_gfl(12, 24), segmentor=tiny_segmentor(12, 12))
     return {
-        kind: FrozenTeacher(**save_random_teacher(cfgs[kind], folder, seed=seed))
-        for seed, kind in enumerate(STUDENTS, start=5)
+        kind: FrozenTeacher(**save_random_teacher(cfg, folder, seed=seed))
+        for seed, (kind, cfg) in enumerate(TEACHERS.items(), start=5)
     }
 
 
@@ -74,8 +80,12 @@ def build(kind, teachers, methods):
     return build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
 
 
+def batch_of(kind, model, **how):
+    return pose_batch(model.head.decoder, **how) if kind == 'pose' else BATCHES[kind](**how)
+
+
 def step(distiller, kind, seed, **how):
-    inputs, samples = model_inputs(distiller, BATCHES[kind](seed=seed, **how))
+    inputs, samples = model_inputs(distiller, batch_of(kind, distiller, seed=seed, **how))
     further = dict(views=(inputs.flip(3) * 0.9,)) if any(m.views for m in distiller.methods.values()) else {}
     total, log = distiller.parse_losses(distiller(inputs, samples, mode='loss', **further))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values()), log
@@ -165,7 +175,7 @@ def test_without_a_weight_it_is_off_bit_for_bit(name, teachers, fitting):
     losses = []
     for model in (distiller, plain):
         torch.manual_seed(1)
-        inputs, samples = model_inputs(model, BATCHES[kind]())
+        inputs, samples = model_inputs(model, batch_of(kind, model))
         losses.append(model.parse_losses(model(inputs, samples, mode='loss'))[0])
     assert torch.equal(*losses)
     assert issubclass(KINDS[name], DistillMethod)

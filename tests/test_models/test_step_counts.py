@@ -22,10 +22,12 @@ from mmrkd.testing import (
     detection_batch,
     model_inputs,
     paired,
+    pose_batch,
     save_random_teacher,
     segmentation_batch,
     tiny_classifier,
     tiny_gfl,
+    tiny_pose,
     tiny_retinanet,
     tiny_segmentor,
 )
@@ -41,8 +43,9 @@ ARGUMENTS = dict(
     l2sp=dict(parts='head'),
 )
 DRAWN = 'models/methods/batch_augments.py'  # numbers on the host, more for some augmentations: no device is waited for
+ABSENT = () if importlib.util.find_spec('mmpose') else ('dwpose',)  # methods for models of an extra
 KINDS = {name.lower(): kind for name, kind in MODELS.module_dict.items() if isinstance(kind, type)}
-METHODS = [name for name in method_names() if KINDS[name].__module__.startswith('mmrkd')]
+METHODS = [n for n in method_names() if KINDS[n].__module__.startswith('mmrkd') and n not in ABSENT]
 VARIANTS = {'era, all': ('era', dict(twi_on='all')), 'era, none': ('era', dict(twi_on='none'))}
 
 # Passes of: the student's body, its head, the teacher's body, its head. Further losses of a head that mmdet computes.
@@ -93,7 +96,10 @@ TABLE = {
 TABLE['retinanet'] = {name: row for name, row in TABLE['gfl'].items() if name not in ('ld', 'residualkd')}
 # Of the two other branches decode and auxiliary head, and the loss of the mixture.
 FOR_SEGMENTORS = {'onlineensemble': (1, 1, 0, 0, 5), 'rdd': OUTPUTS}
-PLAIN = dict(classifier=0, gfl=45, retinanet=45, segmentor=4)  # waits of the student's own losses
+PLAIN = dict(classifier=0, gfl=45, retinanet=45, segmentor=4, pose=0)  # waits of the student's own losses
+if not ABSENT:
+    STUDENTS['pose'], TEACHERS['pose'] = tiny_pose('coordinates'), tiny_pose('coordinates', width=12)
+    TABLE['pose'] = {'dwpose': OUTPUTS, 'era': (1, 1, 1, 2, 0), 'fitnets': HINT, 'kd': OUTPUTS}
 FURTHER = 9  # of the losses of a further head on two images and three levels
 SEGMENTING = 2  # the same of a head of a segmentor
 BATCHES = dict(classifier=classification_batch, gfl=detection_batch, retinanet=detection_batch)
@@ -111,7 +117,8 @@ def teachers(tmp_path_factory):
 
 def counted(kind, teachers, methods):
     distiller = build_distiller(STUDENTS[kind], teachers[kind], methods, seed=3).train()
-    inputs, samples = model_inputs(distiller, BATCHES[kind]())
+    batch = pose_batch(distiller.student.head.decoder) if kind == 'pose' else BATCHES[kind]()
+    inputs, samples = model_inputs(distiller, batch)
     further = dict(views=(inputs.flip(3),)) if any(method.views for method in distiller.methods.values()) else {}
     return count_step(distiller, lambda: distiller(inputs, samples, mode='loss', **further))
 

@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmrkd.adapters.names import names_in
 from mmrkd.registry import HOOKS
 
 
@@ -22,7 +23,8 @@ class ClassCheckHook(Hook):
             ValueError: The names differ. A teacher that calls class 3 what the data calls class 5 teaches errors.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        expected = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+        meta = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
+        expected = names_in(meta)
         check = getattr(runner, 'cfg', {}).get('check')
         if isinstance(check, dict) and 'class-names' in (check.get('ignore') or ()):
             return

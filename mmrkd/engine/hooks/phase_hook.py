@@ -35,7 +35,7 @@ class PhaseHook(Hook):
         for method in _phased(runner):
             if not isinstance(loop, EpochBasedTrainLoop):
                 raise ValueError(f'the phases begin at epochs, but {type(loop).__name__} does not count them')
-            if loop.max_epochs <= method.phase_epochs[-1]:
+            if loop.max_epochs <= max(method.phase_epochs, default=0):
                 raise ValueError(
                     f'phase_epochs={method.phase_epochs} leaves no epoch to the last phase: max_epochs is '
                     f'{loop.max_epochs}'

@@ -1,5 +1,6 @@
 """One head's outputs learn from another's: logits, and boxes where there are some."""
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
@@ -11,13 +12,19 @@ from mmrkd.models.losses import (
     box_distribution_kl,
     box_l1,
     kl_divergence,
+    map_error,
     sigmoid_kl,
     standardize_logits,
 )
 
 
 def logit_divergence(
-    adapter: ModelAdapter, outputs: Any, targets: Any, tau: float, standardize: bool = False
+    adapter: ModelAdapter,
+    outputs: Any,
+    targets: Any,
+    tau: float,
+    standardize: bool = False,
+    samples: Optional[Sequence] = None,
 ) -> Tensor:
     """Divergence of the scores of two heads that line up, whatever form their outputs have.
 
@@ -28,11 +35,17 @@ def logit_divergence(
         tau: Temperature.
         standardize: Whether both logits are standardised first (:func:`~mmrkd.models.losses.standardize_logits`).
             Exclusive scores only. Defaults to False.
+        samples: Data samples, which say which joints of heatmaps are visible. Defaults to None: all.
 
     Returns:
         A scalar >= 0. Independent scores: Bernoulli KL; exclusive ones: softmax KL. Where almost all predictions are
-        background, both are sums over predictions, divided by the number of objects that the target sees.
+        background, both are sums over predictions, divided by the number of objects that the target sees. Heatmaps:
+        half of their mean squared error (:func:`~mmrkd.models.losses.map_error`), which knows no temperature.
     """
+    if adapter.output_loss == 'mse':
+        pairs = zip(adapter.logit_maps(outputs), adapter.logit_maps(targets))
+        visible = adapter.visibility(samples)
+        return torch.stack([map_error(own, other, visible) for own, other in pairs]).sum()
     if adapter.sigmoid and hasattr(adapter, 'columns') and not standardize:  # the largest tensors that there are
         return sigmoid_kl(adapter.logit_maps(outputs), adapter.logit_maps(targets), tau, adapter.columns)
     logits, target_logits = (adapter.logits(o) for o in (outputs, targets))
@@ -42,6 +55,8 @@ def logit_divergence(
         return sigmoid_kl(logits, target_logits, tau)
     if adapter.background:
         return background_kl(logits, target_logits, tau)
+    if adapter.sums_outputs:
+        return torch.stack([kl_divergence(*pair, tau) for pair in zip(logits, target_logits)]).sum()
     return kl_divergence(torch.cat(logits), torch.cat(target_logits), tau)
 
 
@@ -57,8 +72,8 @@ class OutputMimicry:
 
     Args:
         adapter: Adapter of a model whose head gives such outputs.
-        tau: Temperature of the logits; ``None`` is 4 for classifiers and 1 for detectors, whose background would
-            outweigh everything at a higher one (ours).
+        tau: Temperature of the logits; ``None`` is 4 for classifiers and 1 for all others: the background of detectors
+            would outweigh everything at a higher one (ours). Heatmaps have none.
         w_box: Weight of the boxes, relative to the logits. Defaults to 1.
         tau_box: Temperature of box distributions. Defaults to 10, as in the paper.
         standardize: See :func:`logit_divergence`. Defaults to False.
@@ -82,7 +97,9 @@ class OutputMimicry:
         self.adapter = adapter
         self.tau, self.w_box, self.tau_box, self.standardize = tau, w_box, tau_box, standardize
 
-    def __call__(self, name: str, weight: float, outputs: Any, targets: Any) -> dict[str, Tensor]:
+    def __call__(
+        self, name: str, weight: float, outputs: Any, targets: Any, samples: Optional[Sequence] = None
+    ) -> dict[str, Tensor]:
         """Returns ``{name}`` and, for a detector, ``{name}_box``, weighted; nothing if the weight is 0.
 
         Args:
@@ -90,10 +107,11 @@ class OutputMimicry:
             weight: Factor.
             outputs: Outputs of the head that learns.
             targets: Outputs of the head that it learns from.
+            samples: Data samples, see :func:`logit_divergence`.
         """
         if not weight:
             return {}
-        divergence = logit_divergence(self.adapter, outputs, targets, self.temperature, self.standardize)
+        divergence = logit_divergence(self.adapter, outputs, targets, self.temperature, self.standardize, samples)
         losses = {name: weight * divergence}
         if self.adapter.has_boxes and self.w_box:
             losses[f'{name}_box'] = weight * self.w_box * self._box(outputs, targets)

@@ -27,7 +27,8 @@ class Peer(BaseModule):
         self.cfg = cfg
         self.model = trainable_copy(cfg)
         self.adapter: ModelAdapter = build_adapter(self.model, student.at)
-        self.convert = InputConverter(student.model.data_preprocessor, self.model.data_preprocessor)
+        preprocessors = student.model.data_preprocessor, self.model.data_preprocessor
+        self.convert = InputConverter(*preprocessors, padded=student.declares_padding)
 
     def extract(self, inputs: Tensor) -> Any:
         """Returns the peer's features of images as it sees them, in its own structure."""

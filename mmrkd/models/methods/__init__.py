@@ -9,6 +9,7 @@ from mmrkd.models.methods.deep_mutual_learning import DeepMutualLearning
 from mmrkd.models.methods.dist import DIST
 from mmrkd.models.methods.dkd import DKD
 from mmrkd.models.methods.dskd import DSKD
+from mmrkd.models.methods.dwpose import DWPose
 from mmrkd.models.methods.era import ERA
 from mmrkd.models.methods.fgd import FGD
 from mmrkd.models.methods.fitnets import FitNets
@@ -37,6 +38,7 @@ __all__ = [
     'DIST',
     'DKD',
     'DSKD',
+    'DWPose',
     'DeepMutualLearning',
     'DistillMethod',
     'ERA',

@@ -55,6 +55,7 @@ class CWD(DistillMethod):
     def setup(self, pair: Pair) -> None:
         """Builds P where the widths differ, or compares the heads."""
         pair.require_maps('CWD')
+        self.crop = self.crop and pair.student.declares_padding
         match, levels = pair.match, pair.match.student_levels
         if self.on == 'logits':
             pair.require_same_layout('CWD')

@@ -84,8 +84,8 @@ class DeepMutualLearning(DistillMethod):
         task, outputs = self.peer.adapter.task_loss(feats, inputs, samples, capture)
         return {
             'loss_peer_task': sum_losses(task),
-            **self.mimicry('loss_student_peer', self.w_kd, outputs, student.outputs),
-            **self.mimicry('loss_peer_student', self.w_kd, student.outputs, outputs),
+            **self.mimicry('loss_student_peer', self.w_kd, outputs, student.outputs, samples),
+            **self.mimicry('loss_peer_student', self.w_kd, student.outputs, outputs, samples),
         }
 
     def prediction_variants(self) -> list[Variant]:

@@ -200,7 +200,7 @@ class ERA(DistillMethod):
         """
         losses: dict[str, Tensor] = {}
         if self.w_kd:
-            losses.update(self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs))
+            losses.update(self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs, samples))
         if not (self.w_feat or self.w_res or self.judged_steps):
             return losses
         if self.neck.standardizer is not None:
@@ -278,7 +278,8 @@ class ERA(DistillMethod):
         task, outputs = self.teacher_head.loss(estimate, teacher, samples)
         if not self.twi_kd:
             return self.w_twi * task
-        divergence = logit_divergence(self.teacher_adapter, outputs, teacher.outputs, self.mimicry.temperature)
+        tau = self.mimicry.temperature
+        divergence = logit_divergence(self.teacher_adapter, outputs, teacher.outputs, tau, samples=samples)
         return (self.w_twi * task + self.w_kd * divergence) / 2
 
     def _step_weight(self, step: int) -> float:
@@ -302,6 +303,8 @@ class ERA(DistillMethod):
             pair.require_same_classes('ERA with TWI or a KL term')
             if not pair.match.vectors:  # the teacher's head would be told boxes in the student's pixels
                 pair.require_same_pixels('ERA with TWI or a KL term')
+        if self.judged_steps:
+            pair.require_same_targets('ERA with TWI')
         if self.settings['w_kd']:  # asked for, and not the default
             pair.require_same_layout('the KL term of ERA (w_kd)')
         if pair.layout_gap is not None:

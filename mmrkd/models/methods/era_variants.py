@@ -49,6 +49,7 @@ class IntegratedVariant(Variant):
                 f'there is no plain config of the integrated form with features at={self.pair.student.at!r}: it is one '
                 'decode head up to there, and another one behind. Evaluate it with the distillation config.'
             )
+        self._require_named_necks()
         routing = self._routing()
         if not routing:
             self._require_all_levels()
@@ -60,7 +61,8 @@ class IntegratedVariant(Variant):
         necks = student.get('neck') or []
         neck = dict(type=f'mmrkd.{type(self.neck).__name__}', **self.neck_cfg)
         before, behind = routing[:1], routing[1:]
-        model['neck'] = [*deepcopy(necks if isinstance(necks, list) else [necks]), *before, neck, *behind]
+        sequence = [*deepcopy(necks if isinstance(necks, list) else [necks]), *before, neck, *behind]
+        model['neck'] = sequence if self.pair.student.takes_necks else dict(type='mmrkd.NeckSequence', necks=sequence)
         return model
 
     def weights(self) -> dict[str, Tensor]:
@@ -89,6 +91,15 @@ class IntegratedVariant(Variant):
             dict(type='mmrkd.SelectLevels', indices=[student[s] for s, _ in pairs]),
             dict(type='mmrkd.PlaceLevels', indices=[teacher[t] for _, t in pairs], num_levels=others),
         ]
+
+    def _require_named_necks(self) -> None:
+        models = self.pair.student.model, self.pair.teacher.model
+        for model, cfg in zip(models, (self.pair.student_cfg, self.pair.teacher.cfg)):
+            if getattr(model, 'neck', None) is not None and not cfg.get('neck'):
+                raise ValueError(
+                    f'the {type(model).__name__} has a neck that its config does not name: it is made of settings of '
+                    'the head in an outdated form. Write it as `neck`, as the log of the library says.'
+                )
 
     def _require_all_levels(self) -> None:
         match = self.pair.match

@@ -18,14 +18,16 @@ class KD(DistillMethod):
     .. math:: L = w_{task} L_{task}(z_s) + w_{kd} T^2 KL(softmax(sg\, z_t / T) \| softmax(z_s / T))
 
     On a detector the dense logits, and if asked the boxes, of the two heads are compared
-    (:class:`~mmrkd.models.heads.OutputMimicry`; ours).
+    (:class:`~mmrkd.models.heads.OutputMimicry`; ours). Heatmaps of a pose estimator are compared as Fast Pose
+    Distillation does (arXiv 1811.05419), by half of the mean squared error over the joints that are visible
+    (:func:`~mmrkd.models.losses.map_error`): a softmax over positions would leave next to nothing of values near 0.
 
     Gradient contract: flows into the student; the teacher is detached.
 
     Args:
         w_task: Weight of the student's own losses. Defaults to 1.
         w_kd: Weight of the KL term. Defaults to 1.
-        tau: T; ``None`` is 4 for classifiers and 1 for detectors.
+        tau: T; ``None`` is 4 for classifiers and 1 for all others. Heatmaps have none.
         w_box: Weight of a detector's boxes, relative to ``w_kd``. Defaults to 0: logits alone.
         tau_box: Temperature of the box distributions of GFL-type heads. Defaults to 10.
         standardize_logits: Whether both logits are standardised first (Sun et al., arXiv 2403.01427): KL that is blind
@@ -60,4 +62,4 @@ class KD(DistillMethod):
 
     def losses(self, student: StudentView, teacher: TeacherView, samples: Sequence) -> dict[str, Tensor]:
         """Returns ``loss_kd`` and, with ``w_box`` on a detector, ``loss_kd_box``."""
-        return self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs)
+        return self.mimicry('loss_kd', self.w_kd, student.outputs, teacher.outputs, samples)

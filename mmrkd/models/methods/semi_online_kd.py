@@ -147,7 +147,7 @@ class SemiOnlineKD(DistillMethod):
             ('bridge_student', self.w_bridge_student, student.outputs, lambda: outputs),
         ):
             if weight:
-                losses.update(self.mimicry(f'loss_{way}', weight, learns, target()))
+                losses.update(self.mimicry(f'loss_{way}', weight, learns, target(), samples))
         if self.feature_loss is not None:
             losses.update(self._feature_losses(student, teacher, feats))
         return losses

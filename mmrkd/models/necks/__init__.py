@@ -9,6 +9,7 @@ from mmrkd.models.necks.global_context import GlobalContext
 from mmrkd.models.necks.level_routing import PlaceLevels, SelectLevels
 from mmrkd.models.necks.multi_branch_residual_neck import MultiBranchResidualNeck
 from mmrkd.models.necks.multi_width_residual_neck import MultiWidthResidualNeck
+from mmrkd.models.necks.neck_sequence import NeckSequence
 from mmrkd.models.necks.projection import Projection, linear_part, pointwise
 from mmrkd.models.necks.residual_assistant_neck import ResidualAssistantNeck
 
@@ -21,6 +22,7 @@ __all__ = [
     'GlobalContext',
     'MultiBranchResidualNeck',
     'MultiWidthResidualNeck',
+    'NeckSequence',
     'PlaceLevels',
     'Projection',
     'ResidualAssistantNeck',
