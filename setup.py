@@ -56,6 +56,7 @@ setup(
         ],
         'segmentation': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'regex', 'prettytable'],  # beside onedl
         'tests': ['pytest', 'pytest-xdist', 'ruff'],
+        'onnx': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'matplotlib'],
     },
     classifiers=[
