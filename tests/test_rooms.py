@@ -77,6 +77,7 @@ ALLOWED = {
     'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis', 'mmrkd.visualization'},
     'mmrkd.onnx_file': BELOW,
     'mmrkd.visualization': BELOW,
+    'mmrkd.demo': BELOW | {'mmrkd.visualization', 'mmrkd.datasets'},
     'mmrkd.report_page': {'mmrkd.diagnosis'},
     'mmrkd.report': BELOW
     | {f'mmrkd.{room}' for room in ('export', 'engine', 'visualization', 'diagnosis', 'plain_config', 'report_page')},
@@ -84,7 +85,7 @@ ALLOWED = {
     'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
     'mmrkd.commands': BELOW
     | {f'mmrkd.{room}' for room in ('plain_config', 'export', 'onnx_file', 'engine', 'doctor', 'runner')}
-    | {f'mmrkd.{room}' for room in ('report', 'datasets')},
+    | {f'mmrkd.{room}' for room in ('report', 'datasets', 'demo')},
     'mmrkd.__main__': {'mmrkd.commands'},
     'mmrkd.testing': BELOW,
     'mmrkd.support': BELOW | {'mmrkd.testing'},
