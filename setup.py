@@ -30,7 +30,12 @@ setup(
     packages=find_packages(include=['mmrkd', 'mmrkd.*'], exclude=['mmrkd.support', 'mmrkd.support.*']),
     # .mim is where mmengine looks for the configs of a package; in a clone .mim/configs is a link to configs/.
     package_data={
-        'mmrkd': ['py.typed', '.mim/model-index.yml', *(f'.mim/configs/**/*.{kind}' for kind in ('py', 'md', 'yml'))]
+        'mmrkd': [
+            'py.typed',
+            'demo/*.pth',
+            '.mim/model-index.yml',
+            *(f'.mim/configs/**/*.{kind}' for kind in ('py', 'md', 'yml')),
+        ]
     },
     cmdclass={'build_py': BuildWithoutTesting},
     entry_points={'console_scripts': ['mmrkd = mmrkd.__main__:main']},
@@ -57,6 +62,7 @@ setup(
         'segmentation': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'regex', 'prettytable'],  # beside onedl
         'pose': ['mmpose==1.3.2', 'cython'],  # --no-build-isolation --no-binary xtcocotools, cython first
         'tests': ['pytest', 'pytest-xdist', 'ruff'],
+        'onnx': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'matplotlib'],
     },
     classifiers=[

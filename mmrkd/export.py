@@ -84,7 +84,9 @@ def load_distiller(cfg: Config, ckpt: str, allow_pickle: bool = False) -> Distil
     return distiller.eval()
 
 
-def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle: bool = False) -> tuple[str, str]:
+def export(
+    cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle: bool = False, plain_too: bool = False
+) -> tuple[str, str]:
     """Writes ``<form>.py`` and ``<form>.pth`` into a folder.
 
     Args:
@@ -96,6 +98,7 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
             assistant), ``'bridge'`` (the teacher's plain config, with the upper part that SemiOnlineKD trained),
             ``'peer'`` (of deep mutual learning). Of two methods with one variant, ``'era.integrated'``.
         allow_pickle: Whether the checkpoint may run code of its own.
+        plain_too: Whether the config may be that of a plain model, which is written as it is. Defaults to False.
 
     Returns:
         The paths of config and checkpoint.
@@ -103,13 +106,14 @@ def export(cfg: Config, ckpt: str, out: str, form: str = 'student', allow_pickle
     Raises:
         ValueError: The form does not exist, the checkpoint does not fit, or the config is that of a plain model.
     """
-    if 'student' not in cfg.model:
+    distilled = 'student' in cfg.model
+    if not distilled and not (plain_too and form == 'student'):
         raise ValueError(
             f'expected a distillation config, found a plain {cfg.model.get("type")}: its checkpoints need no export'
         )
     checkpoint = load_checkpoint_file(ckpt, allow_pickle)
     if form == 'student':
-        plain, state = plain_config(cfg), checkpoint['state_dict']
+        plain, state = plain_config(cfg) if distilled else cfg, checkpoint['state_dict']
     else:
         distiller = load_distiller(cfg, ckpt, allow_pickle)
         distiller.set_variant(form)  # refuses one that is not there

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os.path as osp
+from collections.abc import Sequence
 from typing import Optional
 
 import torch
@@ -41,7 +42,7 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
     Raises:
         ValueError: The runs are judged by different metrics.
     """
-    rows, curves, students, metrics, sections = [], {}, {}, {}, []
+    rows, curves, models, distilled, metrics, sections = [], {}, {}, [], {}, []
     for name, (config, work_dir) in runs.items():
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -53,8 +54,8 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
             metric = metrics[title] = main_metric(cfg, adapter)
             curves[title] = read_curve(work_dir, metric if variant == 'student' else f'{variant}/{metric}')
             rows.append(_row(title, curves[title], measure_cost(model, batch), adapter.metric_scale))
-            if variant == 'student':
-                students[title] = model
+            models[title] = model
+            distilled += [title] * is_distillation(cfg)
         sections.append(_section(name, cfg, work_dir, osp.join(out, f'losses_{len(sections)}.png')))
     header = _header(metrics)
     table = '\n'.join([markdown(header, rows), *_diagnoses(sections)])
@@ -63,11 +64,29 @@ def report(runs: dict[str, tuple[str, str]], out: str, num_images: int = 4) -> s
     pictures = {'validation': osp.join(out, 'curves.png')}
     plot_curves(curves, pictures['validation'], f'{metric} (val)')
     if adapter.task == 'detection':
-        pictures['what each student sees'] = osp.join(out, 'detections.png')
-        compare_detections(students, loader.dataset, range(num_images), pictures['what each student sees'])
+        pictures['what each model finds'] = osp.join(out, 'detections.png')
+        alone = baseline(models, distilled)
+        order = sorted(models, key=lambda title: (title != alone, title not in distilled))  # the teacher comes last
+        shown = {title: models[title] for title in order}
+        compare_detections(shown, loader.dataset, range(num_images), pictures['what each model finds'], reference=alone)
     facts = {'mmrkd': __version__, 'torch': torch.__version__}
     write_page(osp.join(out, 'report.html'), ', '.join(runs), header, rows, pictures, sections, facts)
     return table
+
+
+def baseline(models: dict[str, torch.nn.Module], distilled: Sequence[str]) -> Optional[str]:
+    """Returns which of the models that were not distilled is built as one that was: the student alone.
+
+    Args:
+        models: Title -> model.
+        distilled: Titles of those that come from a distillation.
+
+    Returns:
+        Its title; ``None`` if there is none, or nothing to compare it with.
+    """
+    shapes = {title: {k: v.shape for k, v in model.state_dict().items()} for title, model in models.items()}
+    alone = (title for title in models if title not in distilled)
+    return next((title for title in alone if any(shapes[title] == shapes[other] for other in distilled)), None)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

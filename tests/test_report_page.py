@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmrkd.checkpoint import METHOD_STATE
 from mmrkd.diagnosis import Facts
-from mmrkd.report import report
+from mmrkd.report import baseline, report
 from mmrkd.report_page import RunSection, newest_pictures, write_page
 from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_classifier, tiny_retinanet
 from mmrkd.visualization import read_losses
@@ -98,6 +98,13 @@ def test_report_has_a_row_for_each_model_and_draws_both_pictures(tmp_path, datas
     assert '&#34;type&#34;: &#34;mmrkd.ERA&#34;' in page.split('What its config adds')[1]
     for picture in ('curves.png', 'detections.png'):
         assert len(np.unique(np.asarray(Image.open(tmp_path / picture)))) > 10
+
+
+def test_the_reference_of_the_differences_is_the_student_alone():
+    models = dict(teacher=torch.nn.Linear(3, 3), alone=torch.nn.Linear(2, 2), era=torch.nn.Linear(2, 2))
+    assert baseline(models, ['era']) == 'alone'
+    assert baseline({'era': models['era'], 'teacher': models['teacher']}, ['era']) is None
+    assert baseline(models, []) is None
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ LIBRARIES = ('mmdet', 'mmpretrain', 'mmseg', 'mmpose')
 MAY_IMPORT_LIBRARIES = ('mmrkd.adapters', 'mmrkd.testing')
 
 # What each room may import beside itself. A module belongs to the room with the longest name that fits.
-GROUND = {f'mmrkd.{room}' for room in ('registry', 'structures', 'checkpoint', 'stack', 'version', 'arguments')}
+GROUND = {
+    f'mmrkd.{room}'
+    for room in ('registry', 'structures', 'normalisation', 'checkpoint', 'stack', 'version', 'arguments')
+}
 PARTS = {f'mmrkd.models.{room}' for room in ('necks', 'backbones', 'losses')}
 ROOMS = (
     'class_map',
@@ -72,14 +75,17 @@ ALLOWED = {
     'mmrkd.plain_config': GROUND | {'mmrkd.models.teacher'},
     'mmrkd.export': BELOW | {'mmrkd.plain_config'},
     'mmrkd.engine': BELOW | {'mmrkd.export', 'mmrkd.plain_config', 'mmrkd.diagnosis', 'mmrkd.visualization'},
+    'mmrkd.onnx_file': BELOW,
     'mmrkd.visualization': BELOW,
+    'mmrkd.demo': BELOW | {'mmrkd.visualization', 'mmrkd.datasets'},
     'mmrkd.report_page': {'mmrkd.diagnosis'},
     'mmrkd.report': BELOW
     | {f'mmrkd.{room}' for room in ('export', 'engine', 'visualization', 'diagnosis', 'plain_config', 'report_page')},
     'mmrkd.doctor': BELOW | {'mmrkd.export', 'mmrkd.engine'},
     'mmrkd.runner': BELOW | {'mmrkd.engine', 'mmrkd.doctor', 'mmrkd.plain_config'},
     'mmrkd.commands': BELOW
-    | {f'mmrkd.{room}' for room in ('plain_config', 'export', 'engine', 'doctor', 'runner', 'report', 'datasets')},
+    | {f'mmrkd.{room}' for room in ('plain_config', 'export', 'onnx_file', 'engine', 'doctor', 'runner')}
+    | {f'mmrkd.{room}' for room in ('report', 'datasets', 'demo')},
     'mmrkd.__main__': {'mmrkd.commands'},
     'mmrkd.testing': BELOW,
     'mmrkd.support': BELOW | {'mmrkd.testing'},

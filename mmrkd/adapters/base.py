@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmrkd.adapters.assigned import TargetCapture, assign_alike, kept_targets
 from mmrkd.adapters.dry_runs import DryRuns
+from mmrkd.adapters.image_graph import ImageGraph
 from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
@@ -360,6 +361,18 @@ class ModelAdapter(DryRuns, ABC):
             samples: Their data samples.
         """
         return self.predict(extract(inputs), inputs, samples)
+
+    def graph(self, size: Sequence[int], outputs: Optional[str] = None) -> ImageGraph:
+        """Returns the model as a product takes it: images in, results out, to be written in another form.
+
+        Args:
+            size: ``(height, width)`` of the images.
+            outputs: What to give, where there is a choice. Defaults to the final results.
+
+        Raises:
+            ValueError: That is not possible for this model; the message says what is.
+        """
+        raise ValueError(f'a {type(self.model).__name__} ({self.task}) cannot be written as a graph yet')
 
     def pixels_per_cell(self, feature: Tensor) -> Optional[Fraction]:
         """The exact stride of a map that a dry run gave; ``None`` for a vector."""

@@ -9,6 +9,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmrkd.adapters.base import ModelAdapter
+from mmrkd.adapters.classifier_graph import ClassifierGraph
+from mmrkd.adapters.image_graph import ImageGraph
 from mmrkd.adapters.reuse import hiding
 from mmrkd.adapters.samples import Samples
 from mmrkd.adapters.state import unchanged
@@ -140,6 +142,12 @@ class ClassificationAdapter(ModelAdapter):
         head is compared with it.
         """
         return self.head_outputs(feats) if len(call.args) + len(call.kwargs) > 1 else call.output
+
+    def graph(self, size: Sequence[int], outputs: Optional[str] = None) -> ImageGraph:
+        """Returns the classifier as a graph that gives ``'scores'``."""
+        if outputs not in (None, 'scores'):
+            raise ValueError(f"the outputs of a classifier are its 'scores', found {outputs!r}")
+        return ClassifierGraph(self, size)
 
     def judge(self, feats: Any, inputs: Tensor, samples: Samples, capture: Any = None) -> tuple[dict[str, Any], Any]:
         """As :meth:`task_loss`; what the loss writes into the head (Seesaw counts samples) is put back."""

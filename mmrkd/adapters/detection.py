@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mmrkd.adapters.assigned import TargetCapture
 from mmrkd.adapters.dense_outputs import DenseOutputs
+from mmrkd.adapters.detector_graph import CandidatesGraph, DetectionsGraph, HeadGraph
+from mmrkd.adapters.image_graph import ImageGraph
 from mmrkd.adapters.judging import (
     check_ground_truth,
     check_text,
@@ -152,6 +154,18 @@ class DetectionAdapter(DenseOutputs):
         check_ground_truth(type(self.model).__name__, self.needed_ground_truth, samples)
         with heads_in_training(self.model), without_mask_head(self.model, samples):
             return self.task_loss(feats, inputs, samples, capture)
+
+    def graph(self, size: Sequence[int], outputs: Optional[str] = None) -> ImageGraph:
+        """Returns the detector as a graph.
+
+        Args:
+            size: ``(height, width)`` of the images.
+            outputs: ``'detections'`` (the default), ``'candidates'`` before suppression, or ``'head'``: its maps.
+        """
+        kinds = {'detections': DetectionsGraph, 'candidates': CandidatesGraph, 'head': HeadGraph}
+        if outputs is not None and outputs not in kinds:
+            raise ValueError(f'outputs of a detector are one of {tuple(kinds)}, found {outputs!r}')
+        return kinds[outputs or 'detections'](self, size)
 
     @cached_property
     def needed_ground_truth(self) -> dict[str, str]:

@@ -13,14 +13,15 @@ from typing import Optional
 
 from mmrkd.version import __version__
 
-COMMANDS = ('quickstart', 'check', 'train', 'test', 'export', 'separate', 'report', 'benchmark', 'env')
+COMMANDS = ('quickstart', 'demo', 'check', 'train', 'test', 'export', 'separate', 'report', 'benchmark', 'env')
 DESCRIPTION = """Distil a detector of mmdet or a classifier of mmpretrain.
 
 `mmrkd COMMAND --help` shows the arguments of a command and examples. With a config that works and a bigger trained
 model:
   mmrkd check CONFIG --teacher TEACHER_CONFIG --teacher-ckpt TEACHER.pth --method era
   mmrkd train CONFIG --teacher TEACHER_CONFIG --teacher-ckpt TEACHER.pth --method era
-Without either, `mmrkd quickstart` makes its own data and trains everything in a few minutes."""
+Without either, `mmrkd quickstart` makes its own data and trains everything in a few minutes, and `mmrkd demo` shows a
+detector that was trained so."""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

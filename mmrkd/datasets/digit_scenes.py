@@ -91,6 +91,22 @@ def make_digit_scenes(
     return True
 
 
+def digit_scene(seed: int = 0, split: str = 'test', size: tuple[int, int] = (160, 160)) -> Scene:
+    """Draws one scene as :func:`make_digit_scenes` does by default, but of a seed of its own.
+
+    Args:
+        seed: Of the scene. Which scans belong to which split does not depend on it.
+        split: Whose scans are shown.
+        size: Width and height in pixels.
+
+    Returns:
+        The image (H, W, 3), blue first, uint8; the label of each digit; its box as [x, y, width, height].
+    """
+    rng = np.random.default_rng([seed, len(SPLITS), SPLITS.index(split)])
+    meta = dict(image_size=size, digit_size=(20, 56), digits_per_scene=(3, 8), clutter=1.0)
+    return _draw_scene(rng, split_scans()[split], [], meta)
+
+
 def split_scans(seed: int = 0) -> dict[str, ScansByClass]:
     """Divides the scans among the splits so that none is in two of them.
 

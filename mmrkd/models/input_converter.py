@@ -2,41 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class _Normalisation:
-    rgb: bool
-    mean: Optional[Tensor]
-    std: Optional[Tensor]
-    divisor: int
-    pad_value: float
-
-    @classmethod
-    def of(cls, preprocessor: nn.Module) -> '_Normalisation':
-        rgb = _first_of(preprocessor, 'to_rgb', '_channel_conversion', 'channel_conversion')
-        normalise = getattr(preprocessor, '_enable_normalize', False)
-        return cls(
-            rgb=bool(rgb),
-            mean=preprocessor.mean.detach().cpu().float() if normalise else None,
-            std=preprocessor.std.detach().cpu().float() if normalise else None,
-            divisor=int(getattr(preprocessor, 'pad_size_divisor', 1)),
-            pad_value=float(_first_of(preprocessor, 'pad_value', 'pad_val') or 0),
-        )
-
-    def same_pixels(self, other: '_Normalisation') -> bool:
-        def equal(a: Optional[Tensor], b: Optional[Tensor]) -> bool:
-            return a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
-
-        return (self.rgb, self.pad_value) == (other.rgb, other.pad_value) and (
-            equal(self.mean, other.mean) and equal(self.std, other.std)
-        )
+from mmrkd.normalisation import Normalisation
 
 
 class InputConverter:
@@ -62,8 +34,8 @@ class InputConverter:
         self, student: nn.Module, teacher: nn.Module, size: Optional[Sequence[int]] = None, padded: bool = True
     ) -> None:
         self.size, self.padded = size, padded
-        self.student = _Normalisation.of(student)
-        self.teacher = _Normalisation.of(teacher)
+        self.student = Normalisation.of(student)
+        self.teacher = Normalisation.of(teacher)
         self.same_pixels = self.student.same_pixels(self.teacher)
         self._moved: dict[tuple, tuple[Optional[Tensor], ...]] = {}
 
@@ -143,11 +115,6 @@ class InputConverter:
             numbers = self.student.mean, self.student.std, self.teacher.mean, self.teacher.std
             self._moved[key] = tuple(None if n is None else n.to(images) for n in numbers)
         return self._moved[key]
-
-
-def _first_of(preprocessor: nn.Module, *names: str) -> Any:
-    """The libraries, and their versions, have other names for one attribute; ``None`` if there is none of them."""
-    return next((getattr(preprocessor, name) for name in names if hasattr(preprocessor, name)), None)
 
 
 def _with_meta(sample: Any, meta: dict[str, Any]) -> Any:
