@@ -49,6 +49,7 @@ class Row:
         published: What the paper reports, with its source.
         ours: Whether the method is one of the three that this project is for.
         separated: Whether the student is the separated one.
+        configs: Name of a pair -> config that this row begins with instead: it has other views of the images.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Row:
     published: str = ''
     ours: bool = False
     separated: bool = False
+    configs: Mapping[str, str] = field(default_factory=dict)
 
     def methods_for(self, name: str, pair: Pair) -> Optional[list[dict]]:
         """Returns the methods of this row on a pair, or ``None`` if it has none there."""
@@ -140,6 +142,12 @@ def _search(detection: Any = None, classification: Any = None) -> dict[str, tupl
     return {task: (argument[0], tuple(argument[1:])) for task, argument in given.items() if argument is not None}
 
 
+def _images(**cfg: Any) -> dict[str, list[dict]]:
+    return _both(None, {**cfg, 'type': f'mmrkd.{cfg["type"]}'})
+
+
+TWO_VIEWS = {'cifar10-tenth': 'configs/crld/crld_resnet18w32_resnet18w8_1xb128-30e_cifar10.py'}
+
 ROWS = {
     'alone': Row('student alone', _both([], [])),
     'era': Row(
@@ -179,6 +187,16 @@ ROWS = {
     'dist': Row('DIST', _both(None, dict(type='mmrkd.DIST')), search=_search(None, ('tau', 2.0, 4.0))),
     'wttm': Row('WTTM', _both(None, dict(type='mmrkd.WTTM')), search=_search(None, ('w_ttm', 1.0, 16.0))),
     'gdkd': Row('GDKD', _both(None, dict(type='mmrkd.GDKD')), search=_search(None, ('k', 3, 4))),
+    'crld': Row('CRLD, two views', _images(type='CRLD', w_ce=1.0, w_within=2.0, w_cross=0.5), configs=TWO_VIEWS),
+    'crld-control': Row(
+        'its control: the labels of both views alone',
+        _images(type='CRLD', w_ce=1.0, w_within=0.0, w_cross=0.0),
+        configs=TWO_VIEWS,
+    ),
+    'r2kd': Row('R2KD', _images(type='R2KD', w_value=2.0, prune_rate=0.1, teacher_share=0.7, augment='cutmix')),
+    'dskd': Row('DSKD', _images(type='DSKD')),
+    'sskd': Row('SSKD', _images(type='SSKD', w_ce=0.1, w_kd=0.9, w_tf=2.7, w_ss=10.0)),
+    'tred': Row('TRED, the teacher as source model', _images(type='TRED', w_reg=1.0, w_mmd=0.1)),
     'cwd': Row('CWD', _both(dict(type='mmrkd.CWD')), search=_search(('w_cwd', 3.0, 30.0))),
     'pkd': Row('PKD', _both(dict(type='mmrkd.PKD')), search=_search(('w_pkd', 3.0, 30.0))),
     'mgd': Row('MGD', _same(dict(type='mmrkd.MGD')), search=_search(('w_mgd', 2e-4, 2e-3), ('w_mgd', 7e-4, 7e-3))),

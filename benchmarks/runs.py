@@ -60,6 +60,7 @@ class Run:
         config, student = pair.separated if plan.ROWS[self.row].separated else (pair.config, pair.student)
         if not self.methods:
             return student, changes
+        config = plan.ROWS[self.row].configs.get(self.pair, config)
         changes.update(model=dict(methods=self.methods, teacher=dict(ckpt=teacher_ckpt)), check=False)
         if len(self.variants) > 1:
             changes.update(val_cfg=dict(type='mmrkd.VariantValLoop', variants=self.variants))

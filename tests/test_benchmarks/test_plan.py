@@ -49,6 +49,21 @@ def test_the_run_is_written_as_a_config_that_says_the_same(tmp_path):
     assert tuple(cfg.val_cfg.variants) == ('student', 'integrated')
 
 
+@pytest.mark.parametrize('name', [name for name, row in ROWS.items() if row.configs])
+def test_a_row_with_a_config_of_its_own_has_the_models_of_its_pair(name, tmp_path):
+    for pair in ROWS[name].configs:
+        own, usual = (Run(pair, row) for row in (name, 'kd'))
+        cfgs = []
+        for run in (own, usual):
+            run.write_config(str(tmp_path / f'{run.row}.py'), '/some/teacher.pth')
+            cfgs.append(Config.fromfile(str(tmp_path / f'{run.row}.py')))
+        assert cfgs[0].model.methods == own.methods
+        same = ('student', 'teacher')
+        assert all(cfgs[0].model[part] == cfgs[1].model[part] for part in same)
+        assert cfgs[0].val_dataloader == cfgs[1].val_dataloader and cfgs[0].train_cfg == cfgs[1].train_cfg
+        assert cfgs[0].train_dataloader != cfgs[1].train_dataloader
+
+
 def test_pairs_with_one_teacher_share_it():
     assert teacher_of(Run('bccd-gfl', 'era')) == Run('bccd', TEACHER)
     assert teacher_of(Run('cifar10-tenth', 'era')) == Run('cifar10-tenth', TEACHER)
