@@ -29,8 +29,9 @@ from mmrkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (p for p in ROOT.glob('configs/*/*.py') if p.parent.name != '_base_')
-# Those for mmseg, which may be absent, are tested in test_segmentation_configs.py.
-CONFIGS = sorted(str(p.relative_to(ROOT)) for p in FILES if not p.stem.endswith(('_nuclei', '_cityscapes')))
+# Those for mmseg and mmpose, which may be absent, are tested in test_segmentation_configs.py and test_pose_configs.py.
+EXTRAS = ('_nuclei', '_cityscapes', '_beepose', '_coco-keypoints')
+CONFIGS = sorted(str(p.relative_to(ROOT)) for p in FILES if not p.stem.endswith(EXTRAS))
 DISTILLATIONS = [path for path in CONFIGS if path.split('/')[1] != 'baselines']
 MODEL_NAME = r'[a-z0-9]+(?:[.-][a-z0-9]+)*'
 SCHEDULE = r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:[a-z0-9]+-)*(?P<length>\d+)(?P<unit>[xe])'

@@ -23,7 +23,8 @@ from mmrkd.testing import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(p.relative_to(ROOT / 'configs')) for p in ROOT.glob('configs/*/*.py') if '_base_' not in p.parts)
-ABSENT = () if importlib.util.find_spec('mmseg') else ('_nuclei.py', '_cityscapes.py')  # of an extra
+EXTRAS = dict(mmseg=('_nuclei.py', '_cityscapes.py'), mmpose=('_beepose.py', '_coco-keypoints.py'))
+ABSENT = tuple(end for library, ends in EXTRAS.items() if importlib.util.find_spec(library) is None for end in ends)
 READABLE = [name for name in CONFIGS if not name.endswith(ABSENT)]
 PLAIN = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME')}
 

@@ -17,13 +17,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = 'mmrkd/.mim/model-index.yml'
 COMMENT = '# Made by tools/make_metafiles.py.\n'
-IMAGES, BOXES, PIXELS = 'Image Classification', 'Object Detection', 'Semantic Segmentation'
+IMAGES, BOXES, PIXELS, POINTS = 'Image Classification', 'Object Detection', 'Semantic Segmentation', 'Body 2D Keypoint'
 TASKS = {
     'bccd': ('BCCD', BOXES),
+    'beepose': ('Bee pose', POINTS),
     'cifar10': ('CIFAR-10', IMAGES),
     'cifar100': ('CIFAR-100', IMAGES),
     'cityscapes': ('Cityscapes', PIXELS),
     'coco': ('COCO', BOXES),
+    'coco-keypoints': ('COCO keypoints', POINTS),
     'cub200': ('CUB-200-2011', IMAGES),
     'deeppcb': ('DeepPCB', BOXES),
     'digits': ('Digit scenes', BOXES),

@@ -1,0 +1,13 @@
+"""Student and teacher on bees, with coordinates; a method is still to be named."""
+
+_base_ = '../../baselines/rtmcc-r18w8_1xb16-120e_beepose.py'
+runner_type = 'mmrkd.Runner'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='{{fileDirname}}/../../baselines/rtmcc-r18w32_1xb16-120e_beepose.py',
+        ckpt='{{$MMRKD_WORK_DIRS:work_dirs}}/rtmcc-r18w32_1xb16-120e_beepose/epoch_120.pth',
+    ),
+)

@@ -1,0 +1,15 @@
+"""DWPose on COCO keypoints, stage 1: RTMPose-l teaches RTMPose-s."""
+
+_base_ = 'mmpose::body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py'
+runner_type = 'mmrkd.Runner'
+model = dict(
+    _delete_=True,
+    type='mmrkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        cfg='mmpose::body_2d_keypoint/rtmpose/coco/rtmpose-l_8xb256-420e_coco-256x192.py',
+        ckpt='https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/'
+        'rtmpose-l_simcc-coco_pt-aic-coco_420e-256x192-1352a4d2_20230127.pth',
+    ),
+    methods=[dict(type='mmrkd.DWPose')],
+)
