@@ -154,7 +154,7 @@ def without_files(cfg):
 def shorten(cfg, work_dir):
     """Two iterations in this process, one validation, nothing saved."""
     without_files(cfg._cfg_dict)
-    cfg.work_dir, cfg.log_level = str(work_dir / 'work_dir'), 'ERROR'
+    cfg.work_dir, cfg.log_level, cfg.diagnosis = str(work_dir / 'work_dir'), 'ERROR', False
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.default_hooks.checkpoint = None
     cfg.pop('visualizer', None)

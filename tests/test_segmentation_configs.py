@@ -133,7 +133,7 @@ def shrink(cfg):
 
 def shorten(cfg, work_dir):
     """Two iterations in this process, one validation, nothing saved."""
-    cfg.work_dir, cfg.log_level = str(work_dir / 'work_dir'), 'ERROR'
+    cfg.work_dir, cfg.log_level, cfg.diagnosis = str(work_dir / 'work_dir'), 'ERROR', False
     if 'max_epochs' in cfg.train_cfg:
         cfg.train_cfg.update(max_epochs=1, val_interval=1)
     else:

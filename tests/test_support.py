@@ -31,11 +31,8 @@ SLOW = [
     'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py',
     'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'mmdet::solov2/solov2_r50_fpn_1x_coco.py',
-    'mmdet::ssd/ssd300_coco.py',
     'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py',
     'mmpretrain::conformer/conformer-tiny-p16_8xb128_in1k.py',
-    'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
 ]
 
 
