@@ -113,6 +113,12 @@ def test_the_head_of_the_teacher_judges_the_estimate(teachers, head, at):
     assert teacher.fingerprint() == before
 
 
+@pytest.mark.parametrize('head, feat, kd', [('heatmaps', 0.002, 1.0), ('coordinates', 0.3, 0.2)])
+def test_weights_of_features_are_in_the_scale_of_the_task(teachers, head, feat, kd):
+    era = distiller_with(teachers[head, 'backbone'], dict(type='ERA')).methods['era']
+    assert (era.w_feat, era.w_res, era.w_kd, era.w_twi) == (feat, feat, kd, 2.0)
+
+
 METHODS = {
     'KD': {},
     'CWD': {},

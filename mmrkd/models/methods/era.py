@@ -42,7 +42,8 @@ class ERA(DistillMethod):
     :math:`L_{residual}` trains the student too, unless ``detach_student``. H_t is frozen and passes gradients on.
 
     Defaults marked * depend on the features, pooled vectors or maps, and are those that gained most where they were
-    tried (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS`` in ``era_settings``. The authors' recipe
+    tried (ours): see ``CLASSIFICATION_DEFAULTS`` and ``DETECTION_DEFAULTS`` in ``era_settings``; beside the loss of
+    heatmaps those of ``HEATMAP_DEFAULTS``, in its scale and not tried. The authors' recipe
     for ImageNet is ``w_kd=2, tau=1, w_feat=5, w_res=1, w_twi=1, twi_kd=False``.
 
     Args:
@@ -144,7 +145,8 @@ class ERA(DistillMethod):
         """Builds P, MBRNet (one for each pair of widths) and the teacher's head for the matched levels."""
         match = self.match = pair.match.restricted(self.levels)
         self.places = [pair.match.pairs.index(matched) for matched in match.pairs]
-        for name, value in with_defaults(self.settings, match.vectors, self.task_weight).items():
+        heatmaps = pair.student.output_loss == 'mse'
+        for name, value in with_defaults(self.settings, match.vectors, self.task_weight, heatmaps).items():
             setattr(self, name, value)
         check_branches(self.num_branches, self.start_branches, self.branch_weights)
         self.start_branches = self.active_branches = self.start_branches or self.num_branches

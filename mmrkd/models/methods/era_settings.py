@@ -14,18 +14,22 @@ CLASSIFICATION_DEFAULTS = dict(
 DETECTION_DEFAULTS = dict(
     num_branches=2, w_kd=0.2, w_feat=0.3, w_res=0.3, w_twi=2.0, twi_on='last', twi_kd=False, standardize=True
 )
+HEATMAP_DEFAULTS = dict(DETECTION_DEFAULTS, w_kd=1.0, w_feat=0.002, w_res=0.002)  # whose task loss is 0.01 and less
 BOX_WEIGHTS = dict(l1=20.0, distributions=1.0)
 
 
-def with_defaults(given: Mapping[str, Any], vectors: bool, w_task: float) -> dict[str, Any]:
+def with_defaults(given: Mapping[str, Any], vectors: bool, w_task: float, heatmaps: bool = False) -> dict[str, Any]:
     """Returns settings with a value in the place of each ``None``: of classifiers (vectors) or of detectors (maps).
+
+    Beside the loss of heatmaps, which is small, the weights of features are smaller (ours).
 
     Args:
         given: Name of a setting -> value or ``None``.
         vectors: Whether the features are pooled.
         w_task: Factor of the default of ``w_twi``.
+        heatmaps: Whether the task loss is the squared error of heatmaps. Defaults to False.
     """
-    defaults = dict(CLASSIFICATION_DEFAULTS if vectors else DETECTION_DEFAULTS)
+    defaults = dict(HEATMAP_DEFAULTS if heatmaps else CLASSIFICATION_DEFAULTS if vectors else DETECTION_DEFAULTS)
     defaults['w_twi'] *= w_task
     chosen = {name: defaults[name] if value is None else value for name, value in given.items()}
     if chosen['twi_on'] == 'none':
