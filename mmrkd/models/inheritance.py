@@ -1,12 +1,15 @@
 """The student starts from those weights of the teacher that fit it."""
 
-from collections.abc import Sequence
-from typing import Union
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 MOST_LISTED = 8
+STAGED = ('roi_head.bbox_head.', 'roi_head.mask_head.')  # of a cascade these are lists
+REGRESSOR = ('fc_reg.weight', 'fc_reg.bias')
+SIDES = 4
 
 
 class InheritanceError(ValueError):
@@ -15,6 +18,9 @@ class InheritanceError(ValueError):
 
 def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Sequence[str]]) -> str:
     """Copies the teacher's weights and buffers into the student wherever name and shape agree.
+
+    Of a cascade the first stage stands for the one second stage that the student has, and a box regressor that knows no
+    classes is repeated for each class of the student's (both as in the release of MTPD, arXiv 2308.09105).
 
     Args:
         student: Is changed in place.
@@ -33,7 +39,9 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Se
     for part in split_parts(parts):
         prefixes = _prefixes(student, part)
         keys = [key for key in own if key.startswith(prefixes)]
-        reasons = {key: _obstacle(own[key], others.get(key)) for key in keys}
+        sources = {key: _source(key, others) for key in keys}
+        values = {key: _for_each_class(key, own[key], others.get(source)) for key, source in sources.items()}
+        reasons = {key: _obstacle(own[key], value) for key, value in values.items()}
         fitting = [key for key in keys if reasons[key] is None]
         left_out = [f'{key} ({reason})' for key, reason in reasons.items() if reason is not None]
         if not fitting:
@@ -43,8 +51,12 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, parts: Union[str, Se
             )
         with torch.no_grad():
             for key in fitting:
-                own[key].copy_(others[key])
-        lines.append(f'{part}: {len(fitting)} of {len(keys)} copied' + (f'; not: {_listed(left_out)}' * bool(left_out)))
+                own[key].copy_(values[key])
+        staged = sum(sources[key] != key for key in fitting)
+        repeated = [key for key in fitting if values[key] is not others[sources[key]]]
+        line = f'{part}: {len(fitting)} of {len(keys)} copied' + f', {staged} of the first stage' * bool(staged)
+        line += f', repeated for each class: {_listed(repeated)}' * bool(repeated)
+        lines.append(line + f'; not: {_listed(left_out)}' * bool(left_out))
     return '\n'.join(lines)
 
 
@@ -68,6 +80,23 @@ def _prefixes(model: nn.Module, part: str) -> tuple[str, ...]:
             f'init_student={part!r}: {type(model).__name__} has no such part. Choose among {children}.'
         )
     return found
+
+
+def _source(key: str, others: Mapping[str, Tensor]) -> str:
+    """Returns the name of a weight in the teacher: the same, or in the first of several stages."""
+    for head in () if key in others else STAGED:
+        staged = key.replace(head, f'{head}0.', 1)
+        if key.startswith(head) and staged in others:
+            return staged
+    return key
+
+
+def _for_each_class(key: str, own: Tensor, other: Optional[Tensor]) -> Optional[Tensor]:
+    """Returns a weight of the teacher, repeated where its regressor has one box for all classes of the student."""
+    agnostic = other is not None and key.endswith(REGRESSOR) and other.shape[0] == SIDES != own.shape[0]
+    if not agnostic or own.shape[0] % SIDES or own.shape[1:] != other.shape[1:]:
+        return other
+    return other.repeat(own.shape[0] // SIDES, *[1] * (other.dim() - 1))
 
 
 def _obstacle(own: Tensor, other: Union[Tensor, None]) -> Union[str, None]:

@@ -4,13 +4,35 @@ import pytest
 import torch
 
 from mmrkd.models.inheritance import inherit_weights
-from mmrkd.testing import build_distiller, build_model, save_random_teacher, tiny_faster_rcnn, tiny_retinanet
+from mmrkd.testing import (
+    NUM_CLASSES,
+    build_distiller,
+    build_model,
+    save_random_teacher,
+    tiny_faster_rcnn,
+    tiny_retinanet,
+)
 
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
     """Twice as wide in the backbone, equal in neck and head."""
     return save_random_teacher(tiny_retinanet(16, 16), tmp_path_factory.mktemp('teacher'), seed=5)
+
+
+def cascaded(cfg):
+    """The same with three second stages, each of which regresses one box for all classes."""
+    cfg, head = deepcopy(cfg), cfg['roi_head']
+    stages = [dict(head['bbox_head'], reg_class_agnostic=True) for _ in range(3)]
+    cfg['roi_head'] = dict(
+        type='CascadeRoIHead',
+        num_stages=3,
+        stage_loss_weights=[1, 0.5, 0.25],
+        bbox_roi_extractor=head['bbox_roi_extractor'],
+        bbox_head=stages,
+    )
+    cfg['train_cfg']['rcnn'] = [cfg['train_cfg']['rcnn']] * 3
+    return cfg
 
 
 def parts_that_differ(found, expected):
@@ -66,6 +88,27 @@ class TestReport:
         assert parts_that_differ(student.state_dict(), teacher.state_dict()) >= {'rpn_head', 'roi_head', 'backbone'}
         inherit_weights(student, teacher, 'head')
         assert parts_that_differ(student.state_dict(), teacher.state_dict()) == {'backbone', 'neck'}
+
+    def test_of_a_cascade_the_first_stage_whose_box_is_that_of_each_class(self):
+        student, teacher = build_model(tiny_faster_rcnn()), build_model(cascaded(tiny_faster_rcnn()), seed=1)
+        report = inherit_weights(student, teacher, 'head')
+        own, others = student.roi_head.bbox_head, teacher.roi_head.bbox_head[0]
+        assert own.fc_reg.weight.shape == (4 * NUM_CLASSES, 32) and others.fc_reg.weight.shape == (4, 32)
+        for index in range(NUM_CLASSES):
+            assert torch.equal(own.fc_reg.weight[4 * index : 4 * index + 4], others.fc_reg.weight)
+            assert torch.equal(own.fc_reg.bias[4 * index : 4 * index + 4], others.fc_reg.bias)
+        for name, value in others.state_dict().items():
+            assert 'fc_reg' in name or torch.equal(own.state_dict()[name], value)
+        line = next(line for line in report.splitlines() if 'first stage' in line)
+        assert '8 of the first stage' in line and 'not:' not in line
+        assert 'repeated for each class: roi_head.bbox_head.fc_reg.weight, roi_head.bbox_head.fc_reg.bias' in line
+
+    def test_a_regressor_of_another_width_is_left_out(self):
+        wide = cascaded(tiny_faster_rcnn())
+        for stage in wide['roi_head']['bbox_head']:
+            stage['fc_out_channels'] = 24
+        report = inherit_weights(build_model(tiny_faster_rcnn()), build_model(wide, seed=1), 'head')
+        assert 'roi_head.bbox_head.fc_reg.weight (student (16, 32), teacher (4, 24))' in report
 
     def test_nothing_that_fits_is_an_error(self):
         student, teacher = build_model(tiny_retinanet(8, 16)), build_model(tiny_retinanet(8, 24))
