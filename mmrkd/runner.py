@@ -51,7 +51,7 @@ class Runner(MMEngineRunner):
         >>> from mmengine.config import Config
         >>> cfg = Config.fromfile('configs/era/era_resnet18w32_resnet18w8_1xb128-30e_cifar10.py')
         >>> cfg.work_dir = 'work_dirs/era'
-        >>> mmrkd.Runner.from_cfg(cfg).train()
+        >>> mmrkd.Runner.from_cfg(cfg).train()  # doctest: +SKIP
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 What is not run is still read: Python compiles, and each `mmrkd ...` line has a command and arguments that exist.
 """
 
+import importlib
 import importlib.util
 import os
 import re
@@ -14,8 +15,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from mmrkd.commands import build_parser
+from mmrkd.models import DistillMethod
 from mmrkd.registry import MODELS
 from mmrkd.testing import build_distiller, detection_batch, model_inputs, save_random_teacher, tiny_retinanet
 
@@ -108,14 +111,39 @@ def test_python_blocks_that_run_are_those_that_a_test_here_runs():
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    if importlib.util.find_spec('mkdocs') is None:
-        pytest.skip('mkdocs is not installed: it is in requirements/tests.txt')
+    for package in ('mkdocs', 'mkdocstrings'):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: it is in requirements/tests.txt')
     command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(tmp_path)]
     env = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.html')}
-    assert {'index.html', 'get_started.html', 'configs/era/index.html', 'results.html'} <= pages
+    expected = {'index.html', 'get_started.html', 'configs/era/index.html', 'results.html'}
+    assert expected | {'tutorial.html', 'api/methods.html'} <= pages
+
+
+def test_what_sphinx_would_read_becomes_markdown():
+    pytest.importorskip('griffe')
+    spec = importlib.util.spec_from_file_location('docstrings', ROOT / 'docs/site/docstrings.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = 'One :class:`~a.b.C`, :func:`d.e` and :math:`x_1`.\n\n.. math::\n    L = a \\\\\n      + b\n\nEnd.\n'
+    expected = 'One `C`, `d.e` and `x_1`.\n\n```latex\nL = a \\\\\n  + b\n```\n\nEnd.\n'
+    assert module.as_markdown(text).strip() == expected.strip()
+    drawing = '    Args:\n\n    .. code:: text\n\n        a -- b\n'
+    assert '    ```text\n    a -- b\n    ```' in module.as_markdown(drawing)
+
+
+def test_the_reference_names_all_that_is_public():
+    text = ''.join(page.read_text() for page in (ROOT / 'docs/api').glob('*.md'))
+    for room in ('mmrkd.models.losses', 'mmrkd.models.necks', 'mmrkd.models.heads', 'mmrkd.models.backbones'):
+        for name in importlib.import_module(room).__all__:
+            assert f'\n::: {room}.{name}\n' in text, name
+    for room, base in (('mmrkd.models.methods', DistillMethod), ('mmrkd.engine.hooks', Hook)):
+        for name, member in vars(importlib.import_module(room)).items():
+            if isinstance(member, type) and issubclass(member, base) and member is not Hook:
+                assert f'\n::: {room}.{name}\n' in text, name
 
 
 def test_every_page_is_in_the_navigation():

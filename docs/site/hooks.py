@@ -1,5 +1,6 @@
 """Brings pages that lie elsewhere in the repository into the documentation, and turns their links to fit."""
 
+import json
 import os.path as osp
 import re
 from pathlib import Path
@@ -26,7 +27,28 @@ def on_files(files, config):
         uri = place(path)
         if files.get_file_from_path(uri) is None:
             files.append(File.generated(config, uri, content=(ROOT / path).read_text(encoding='utf-8')))
+    for path in sorted((ROOT / 'docs').glob('*.ipynb')):
+        files.append(File.generated(config, f'{path.stem}.md', content=from_notebook(path)))
     return files
+
+
+def from_notebook(path):
+    """Returns the cells of a notebook and what they gave as a page."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown':
+            parts.append(source)
+            continue
+        parts.append(f'```python\n{source}\n```')
+        for output in cell['outputs']:
+            data = output.get('data', {})
+            if 'image/png' in data:
+                parts.append(f'<img src="data:image/png;base64,{data["image/png"]}" alt="what the cell above gives">')
+            else:
+                text = ''.join(output.get('text') or data['text/plain'])
+                parts.append(f'```text\n{text.rstrip()}\n```')
+    return '\n\n'.join(parts) + '\n'
 
 
 def on_page_markdown(markdown, page, **_):
@@ -66,7 +88,8 @@ def origin(uri):
     """Path in the site -> path in the repository."""
     if uri == 'index.md':
         return 'README.md'
-    return f'docs/{uri}' if (ROOT / 'docs' / uri).exists() else uri
+    path = ROOT / 'docs' / uri
+    return f'docs/{uri}' if path.exists() or path.with_suffix('.ipynb').exists() else uri
 
 
 def _elsewhere():

@@ -44,9 +44,12 @@ def tap_outputs(
         A dictionary that receives ``name -> record`` as the modules are called; one that is not called has no entry.
 
     Examples:
-        >>> with tap_outputs(fc=model.head.fc) as outputs:
-        ...     model(images)
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> with tap_outputs({'fc': model[0]}) as outputs:
+        ...     _ = model(torch.zeros(4, 2))
         >>> outputs['fc'].shape
+        torch.Size([4, 3])
     """
     records: dict[str, Any] = {}
     with ExitStack() as stack:

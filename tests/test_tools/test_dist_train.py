@@ -196,7 +196,7 @@ def test_two_processes_train_in_phases(dataset, tmp_path):
     """Each phase has other parameters, and two steps: DDP complains of the ones without a gradient in the second."""
     teacher, student = save_random_teacher(tiny_retinanet(12, 24), tmp_path), paired(tiny_retinanet(), 6, 3)
     methods = [dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(1, 2))]
-    models = dict(student=student, teacher=teacher, methods=methods, variant='student_alone')
+    models = dict(student=student, teacher=teacher, methods=methods, variants=('student', 'student_alone'))
     text = CONFIG.format(root=dataset, classes=CLASSES, **models)
     (tmp_path / 'phased.py').write_text(text.replace('max_epochs=1', 'max_epochs=3'))
     launch('dist_train.sh', tmp_path / 'phased.py', 2, '--work-dir', tmp_path / 'run')

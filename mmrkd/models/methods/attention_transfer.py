@@ -31,6 +31,21 @@ class AttentionTransfer(DistillMethod):
 
     Raises:
         ValueError: The layers do not pair up, or a pair has no map of the same stride.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> layers = dict(student_layers=('backbone.layer4',), teacher_layers=('backbone.layer4',))
+        >>> method = MODELS.build(dict(type='mmrkd.AttentionTransfer', **layers))
+        >>> method.student_taps, method.w_at
+        (('backbone.layer4',), 500.0)
+
+        Attention is blind to the scale of a map and to its number of channels:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import attention_distance
+        >>> feature = torch.rand(2, 3, 4, 4)
+        >>> abs(attention_distance([feature], [torch.cat([5 * feature] * 2, dim=1)]).item()) < 1e-4
+        True
     """
 
     weights = {'w_at': 'loss_at'}

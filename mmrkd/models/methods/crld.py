@@ -51,6 +51,19 @@ class CRLD(DistillMethod):
     Raises:
         ValueError: A number is out of range, the models are no classifiers, their heads do not line up, or images are
             mixed. In training: the batch has one view.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.CRLD', w_within=2.0, w_cross=0.5))
+        >>> method.views  # which the pipeline has to give
+        ('strong',)
+
+        What the teacher is not sure of does not count:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import sure_of
+        >>> sure_of(torch.tensor([[5.0, 0.0], [0.5, 0.0]]), 0.9)
+        tensor([1., 0.])
     """
 
     weights = {'w_ce': 'loss_strong_task', 'w_within': 'loss_within', 'w_cross': 'loss_cross'}

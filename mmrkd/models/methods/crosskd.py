@@ -79,6 +79,20 @@ class CrossKD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, a head is not one of those above, or the heads do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.CrossKD', layer=3))
+        >>> method.reads_targets, method.w_cls  # None: that of the family
+        (True, None)
+
+        The student's features arrive in the teacher's head with the statistics that it is used to:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import align_statistics
+        >>> teacher = torch.rand(2, 3, 4, 4)
+        >>> bool(((align_statistics(5 * teacher - 1, teacher) - teacher).abs() < 1e-4).all())
+        True
     """
 
     weights = {'w_cls': 'loss_cls', 'w_reg': 'loss_reg', 'w_centerness': 'loss_centerness'}

@@ -36,6 +36,20 @@ class CWD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, the models have no maps, or (on logits) the heads do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.CWD', w_cwd=3.0, tau=4.0, on='logits'))
+        >>> method.compares_classes
+        True
+
+        What counts is where a channel is high, not how high:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import channel_divergence
+        >>> feature = torch.rand(2, 3, 4, 4)
+        >>> abs(channel_divergence(feature, feature + 5, tau=1.0).item()) < 1e-4
+        True
     """
 
     weights = {'w_cwd': 'loss_cwd'}

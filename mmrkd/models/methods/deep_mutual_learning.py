@@ -43,6 +43,12 @@ class DeepMutualLearning(DistillMethod):
 
     Raises:
         ValueError: The two heads do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.DeepMutualLearning', w_kd=1.0))
+        >>> method.needs_teacher
+        False
     """
 
     weights = {'w_kd': ('loss_student_peer*', 'loss_peer_student*')}

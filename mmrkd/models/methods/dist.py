@@ -44,6 +44,21 @@ class DIST(DistillMethod):
     Raises:
         ValueError: A number is out of range, the heads do not line up, a classifier scores classes independently, or a
             one-stage detector has a softmax.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.DIST', beta=1.0, gamma=1.0))
+        >>> method.beta, method.gamma, method.tau
+        (1.0, 1.0, 1.0)
+
+        A teacher that is surer of the same order of classes is no further away than correlation says:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import relation_distance
+        >>> z = torch.tensor([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]])
+        >>> inter, intra = relation_distance(z, 2 * z)
+        >>> bool(0 < inter < 0.1 and 0 < intra < 0.1)
+        True
     """
 
     weights = {'beta': 'loss_inter', 'gamma': 'loss_intra'}

@@ -47,6 +47,22 @@ class DKD(DistillMethod):
     Raises:
         ValueError: A number is out of range, the models are no classifiers, or their heads do not line up or score
             classes independently. In training: an image has no single class.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.DKD', alpha=1.0, beta=2.0, tau=4.0))
+        >>> dict(method.weights)
+        {'alpha': 'loss_tckd', 'beta': 'loss_nckd'}
+
+        KD is the two terms with weights that nobody chose:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import decoupled_kl, kl_divergence
+        >>> z_s, z_t = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[3.0, 1.0, 0.0]])
+        >>> target, others = decoupled_kl(z_s, z_t, torch.tensor([0]), tau=1.0)
+        >>> sure = z_t.softmax(dim=1)[0, 0]
+        >>> torch.allclose(target + (1 - sure) * others, kl_divergence(z_s, z_t))
+        True
     """
 
     weights = {'alpha': 'loss_tckd', 'beta': 'loss_nckd'}

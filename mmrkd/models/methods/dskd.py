@@ -64,6 +64,19 @@ class DSKD(DistillMethod):
     Raises:
         ValueError: A number or name is out of range, the models are no classifiers, their heads do not line up, a stage
             is coarser than the teacher's last map, or there is none.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.DSKD', alpha=1.0, beta=0.5))
+        >>> method.teacher_taps
+        ('backbone',)
+
+        The exit that is further behind counts more:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import allocated_weights
+        >>> allocated_weights(torch.tensor([1.0, 3.0]), 'proportional')
+        tensor([0.2500, 0.7500])
     """
 
     weights = {'alpha': 'loss_kl', 'beta': 'loss_map', 'w_exit_task': 'loss_exit_task'}

@@ -80,6 +80,21 @@ class ERA(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, or student and teacher do not fit.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.ERA', num_branches=3, w_feat=0.5, twi_on='ends'))
+        >>> sorted(method.weights)
+        ['w_feat', 'w_kd', 'w_res', 'w_twi']
+
+        The branches add up: what they explain of a residual is what is measured while it trains.
+
+        >>> import torch
+        >>> from mmrkd.models.losses import explained_variance
+        >>> residual = torch.rand(2, 3, 4, 4)
+        >>> steps = [0.5 * residual, 0.25 * residual]
+        >>> explained_variance([sum(steps)], [residual]) > explained_variance([steps[0]], [residual])
+        True
     """
 
     weights = {'w_kd': 'loss_kd*', 'w_feat': 'loss_feat', 'w_res': 'loss_res_*', 'w_twi': 'loss_twi_*'}

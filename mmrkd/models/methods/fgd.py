@@ -45,6 +45,23 @@ class FGD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, or the models are no detectors.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.FGD', w_fg=1.6e-3, temp=0.8, levels=4))
+        >>> method.temp, method.levels
+        (0.8, 4)
+
+        Each object has a weight of 1, however large it is, and the background has one, too:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import focal_masks
+        >>> foreground, background = focal_masks([torch.tensor([[0.0, 0.0, 1.0, 1.0]])], (4, 4))
+        >>> foreground[0, :2, :2]
+        tensor([[0.2500, 0.2500],
+                [0.2500, 0.2500]])
+        >>> round(background.sum().item(), 4)
+        1.0
     """
 
     weights = {

@@ -28,6 +28,16 @@ class FitNets(DistillMethod):
         w_feat: Weight of the hint. Defaults to 1.
         standardize: Whether the error is measured in units of the teacher's per-channel standard deviation;
             ``None`` does so for maps and not for vectors.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.FitNets', w_feat=0.5, standardize=True))
+        >>> dict(method.weights)
+        {'w_feat': 'loss_feat'}
+        >>> import torch
+        >>> from mmrkd.models.losses import feature_mse
+        >>> feature_mse([torch.zeros(1, 2, 2, 2)], [torch.full((1, 2, 2, 2), 3.0)])
+        tensor(9.)
     """
 
     weights = {'w_feat': 'loss_feat'}

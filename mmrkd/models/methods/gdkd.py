@@ -55,6 +55,20 @@ class GDKD(DistillMethod):
     Raises:
         ValueError: A number is out of range (a group would be empty), the models are no classifiers, or their heads do
             not line up or score classes independently.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.GDKD', k=2, weights=(1.0, 1.0, 4.0)))
+        >>> method.w_high, method.w_top, method.w_other
+        (1.0, 1.0, 4.0)
+
+        The teacher's ranking decides which classes stand together:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import ranked_groups
+        >>> top, other = ranked_groups(torch.tensor([[3.0, 0.0, 2.0, 1.0]]), k=2)
+        >>> top.tolist(), other.tolist()
+        ([[True, False, True, False]], [[False, True, False, True]])
     """
 
     weights = {'w_high': 'loss_high', 'w_top': 'loss_top', 'w_other': 'loss_other'}

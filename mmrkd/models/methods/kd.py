@@ -36,6 +36,19 @@ class KD(DistillMethod):
 
     Raises:
         ValueError: The two heads do not line up, or logits of independent scores are to be standardised.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.KD', w_task=0.1, w_kd=0.9, tau=4.0))
+        >>> method.task_weight, method.w_kd
+        (0.1, 0.9)
+
+        Where the teacher is three to one for a class and the student undecided:
+
+        >>> import math, torch
+        >>> from mmrkd.models.losses import kl_divergence
+        >>> round(kl_divergence(torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]])).item(), 4)
+        0.1308
     """
 
     weights = {'w_kd': 'loss_kd*'}

@@ -32,6 +32,12 @@ class L2SP(DistillMethod):
 
     Raises:
         ValueError: The weight is negative, there is no teacher, or none of its parameters fits.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.L2SP', w_sp=0.1, parts='backbone,neck'))
+        >>> method.needs_teacher, method.w_sp
+        (False, 0.1)
     """
 
     weights = {'w_sp': 'loss_sp'}

@@ -47,6 +47,20 @@ class LD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, the heads do not line up, or they regress no distributions.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.LD', w_vlr=0.0, w_kd=0.0))  # the LD of mmdet
+        >>> method.reads_targets
+        True
+
+        Each side of a box is a distribution over distances; here over two:
+
+        >>> import math, torch
+        >>> from mmrkd.models.losses import box_kl
+        >>> teacher = torch.tensor([[math.log(3), 0.0] * 4])
+        >>> round(box_kl(torch.zeros(1, 8), teacher, bins=2, tau=1.0, reduction='sum').item(), 4)
+        0.1308
     """
 
     weights = {'w_main': 'loss_main', 'w_vlr': 'loss_vlr', 'w_kd': 'loss_kd'}

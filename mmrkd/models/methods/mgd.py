@@ -44,6 +44,19 @@ class MGD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, or the last maps of two classifiers lie on different grids.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.MGD', w_mgd=2e-5, ratio=0.65, hidden='cells'))
+        >>> method.ratio
+        0.65
+
+        The error is a sum over an image, which is why the weight is small:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import generation_error
+        >>> generation_error(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4))
+        tensor(48.)
     """
 
     weights = {'w_mgd': 'loss_mgd'}

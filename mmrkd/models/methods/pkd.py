@@ -43,6 +43,20 @@ class PKD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.PKD', w_pkd=6.0, levels=4))
+        >>> method.w_pkd
+        6.0
+
+        Neither scale nor offset of a channel matters:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import pearson_distance
+        >>> feature = torch.rand(2, 3, 4, 4)
+        >>> abs(pearson_distance(feature, 3 * feature + 1).item()) < 1e-4
+        True
     """
 
     weights = {'w_pkd': 'loss_pkd'}

@@ -56,6 +56,20 @@ class R2KD(DistillMethod):
 
     Raises:
         ValueError: A number or name is out of range, the models are no classifiers, or their heads do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.R2KD', augment='mixup', rank='soft'))
+        >>> method.made_views
+        ('augmented',)
+
+        Ranks know nothing of how sure a teacher is:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import hard_ranks, rank_distance
+        >>> z = torch.tensor([[0.3, 0.1, 0.9]])
+        >>> hard_ranks(z).tolist(), abs(rank_distance(z, 5 * z).item()) < 1e-4
+        ([[2.0, 1.0, 3.0]], True)
     """
 
     weights = {'w_value': 'loss_value*', 'w_rank': 'loss_rank*'}

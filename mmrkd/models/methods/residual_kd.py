@@ -72,6 +72,12 @@ class ResidualKD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, the student has no assistant, or a stage has no counterpart.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.ResidualKD', scheme='progressive', phase_epochs=(10, 20)))
+        >>> [phase.name for phase in method.phases], method.needed_hooks
+        (['student', 'assistant', 'head'], ('PhaseHook',))
     """
 
     weights = {'w_student': 'loss_student', 'w_assistant': 'loss_assistant'}

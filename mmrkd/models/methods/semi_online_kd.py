@@ -60,6 +60,13 @@ class SemiOnlineKD(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, or teacher, bridge and student do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> hint = dict(type='mmrkd.FeatureMSELoss', loss_weight=0.5)
+        >>> method = MODELS.build(dict(type='mmrkd.SemiOnlineKD', split='layer4', feature_loss=hint))
+        >>> method.split, method.w_feature
+        ('layer4', 0.5)
     """
 
     weights = {

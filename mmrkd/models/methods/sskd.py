@@ -75,6 +75,20 @@ class SSKD(DistillMethod):
     Raises:
         ValueError: A number or name is out of range, the models are no classifiers, their heads do not line up, or
             images are mixed. In training: they are not square, or an image has no single class.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.SSKD', schedule='first', head_epochs=60))
+        >>> [phase.name for phase in method.phases], method.phase_epochs
+        (['head', 'student'], (60,))
+
+        Of the turned images that the teacher gets wrong, the share counts that it gets least wrong:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import kept_rows
+        >>> scores = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])
+        >>> kept_rows(scores, torch.tensor([0, 0, 0]), ratio=0.5)
+        tensor([ True, False,  True])
     """
 
     weights = {'w_kd': 'loss_kd', 'w_tf': 'loss_tf', 'w_ss': 'loss_ss'}

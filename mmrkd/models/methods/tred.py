@@ -55,6 +55,20 @@ class TRED(DistillMethod):
     Raises:
         ValueError: A number or name is out of range, the models are no classifiers, a backbone gives no map, or the
             maps have other strides. In training: an image has no label.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.TRED', w_reg=1.0, parts='gate'))
+        >>> method.student_taps
+        ('backbone',)
+
+        Two batches of one distribution have no discrepancy:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import squared_mmd
+        >>> batch = torch.rand(8, 3)
+        >>> abs(squared_mmd(batch, batch).item()) < 1e-4
+        True
     """
 
     weights = {'w_reg': 'loss_reg'}

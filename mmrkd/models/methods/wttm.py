@@ -34,6 +34,20 @@ class WTTM(DistillMethod):
 
     Raises:
         ValueError: A number is out of range, or the models have no softmax over the same classes.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.WTTM', w_ttm=4.0, gamma=0.2))
+        >>> method.gamma
+        0.2
+
+        The student's target is the teacher, softened; the student itself is not:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import transformed_matching
+        >>> z_t = torch.tensor([[5.0, 0.0, -5.0]])
+        >>> abs(transformed_matching(0.2 * z_t, z_t, gamma=0.2).item()) < 1e-4
+        True
     """
 
     weights = {'w_ttm': 'loss_ttm'}

@@ -25,6 +25,7 @@ class Projection(BaseModule):
         ValueError: The numbers of levels differ.
 
     Examples:
+        >>> import torch
         >>> projection = Projection([16, 16, 32], [64, 64, 64])
         >>> maps = [torch.rand(2, c, s, s) for c, s in ((16, 8), (16, 4), (32, 2))]
         >>> [f.shape[1] for f in projection(maps)], len(projection.layers)
