@@ -11,8 +11,8 @@ from mmrkd.models.losses import (
     background_kl,
     box_distribution_kl,
     box_l1,
+    heatmap_mse,
     kl_divergence,
-    map_error,
     sigmoid_kl,
     standardize_logits,
 )
@@ -40,12 +40,12 @@ def logit_divergence(
     Returns:
         A scalar >= 0. Independent scores: Bernoulli KL; exclusive ones: softmax KL. Where almost all predictions are
         background, both are sums over predictions, divided by the number of objects that the target sees. Heatmaps:
-        half of their mean squared error (:func:`~mmrkd.models.losses.map_error`), which knows no temperature.
+        half of their mean squared error (:func:`~mmrkd.models.losses.heatmap_mse`), which knows no temperature.
     """
     if adapter.output_loss == 'mse':
         pairs = zip(adapter.logit_maps(outputs), adapter.logit_maps(targets))
         visible = adapter.visibility(samples)
-        return torch.stack([map_error(own, other, visible) for own, other in pairs]).sum()
+        return torch.stack([heatmap_mse(own, other.detach(), visible) for own, other in pairs]).sum()
     if adapter.sigmoid and hasattr(adapter, 'columns') and not standardize:  # the largest tensors that there are
         return sigmoid_kl(adapter.logit_maps(outputs), adapter.logit_maps(targets), tau, adapter.columns)
     logits, target_logits = (adapter.logits(o) for o in (outputs, targets))

@@ -30,7 +30,7 @@ from mmrkd.models.losses.functional import (
     sigmoid_kl,
     softmax_kl_rows,
 )
-from mmrkd.models.losses.keypoints import coordinate_kl, map_error
+from mmrkd.models.losses.keypoints import coordinate_kl
 from mmrkd.models.losses.localization import box_kl, valuable_region
 from mmrkd.models.losses.masked_generation import generation_error, squared_error
 from mmrkd.models.losses.modules import (
@@ -86,7 +86,6 @@ __all__ = [
     'kl_divergence',
     'mask_average',
     'mask_shares',
-    'map_error',
     'median_distance',
     'mixed_maps',
     'pearson_distance',

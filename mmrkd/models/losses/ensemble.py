@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrkd.models.losses.divergences import precise
+from mmrkd.models.losses.shapes import check_maps
 
 
 def mixed_maps(scores: Tensor, maps: Tensor) -> Tensor:
@@ -37,6 +38,9 @@ def mixed_maps(scores: Tensor, maps: Tensor) -> Tensor:
 def heatmap_mse(heatmaps: Tensor, targets: Tensor, visible: Optional[Tensor] = None) -> Tensor:
     r"""Half of the mean squared error of visible joints: :math:`\frac12 \mathrm{mean}[(v H - v G)^2]`.
 
+    With a teacher's heatmaps as G the loss of Fast Pose Distillation (arXiv 1811.05419). The task loss of mmpose's
+    ``KeypointMSELoss`` is the same without the half.
+
     Args:
         heatmaps: ``(N, J, h, w)``. Gradients flow.
         targets: Same shape. Gradients flow.
@@ -44,7 +48,11 @@ def heatmap_mse(heatmaps: Tensor, targets: Tensor, visible: Optional[Tensor] = N
 
     Returns:
         A scalar >= 0, the mean over N, J, h and w: an invisible joint counts as 0.
+
+    Raises:
+        ValueError: The shapes do not belong together.
     """
+    check_maps(heatmaps, targets)
     heatmaps, targets = (_seen(maps, visible) for maps in (heatmaps, targets))
     return F.mse_loss(heatmaps, targets) / 2
 
@@ -104,4 +112,8 @@ def consistency_ramp(done: float, length: float) -> float:
 
 def _seen(maps: Tensor, visible: Optional[Tensor]) -> Tensor:
     maps = precise(maps)
+    if visible is not None and visible.numel() != maps.shape[0] * maps.shape[1]:
+        raise ValueError(
+            f'visible: {tuple(maps.shape[:2])} expected, a number for each joint, found {tuple(visible.shape)}'
+        )
     return maps if visible is None else maps * visible.reshape(*maps.shape[:2], 1, 1).to(maps.dtype)

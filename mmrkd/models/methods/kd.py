@@ -20,7 +20,7 @@ class KD(DistillMethod):
     On a detector the dense logits, and if asked the boxes, of the two heads are compared
     (:class:`~mmrkd.models.heads.OutputMimicry`; ours). Heatmaps of a pose estimator are compared as Fast Pose
     Distillation does (arXiv 1811.05419), by half of the mean squared error over the joints that are visible
-    (:func:`~mmrkd.models.losses.map_error`): a softmax over positions would leave next to nothing of values near 0.
+    (:func:`~mmrkd.models.losses.heatmap_mse`): a softmax over positions would leave next to nothing of values near 0.
 
     Gradient contract: flows into the student; the teacher is detached.
 

@@ -3,23 +3,23 @@ import math
 import pytest
 import torch
 
-from mmrkd.models.losses import coordinate_kl, map_error
+from mmrkd.models.losses import coordinate_kl, heatmap_mse
 
 
 def test_half_of_the_squared_error_of_visible_joints():
     """By hand: errors 1 and 2 in the first joint, 3 and 0 in the second, which counts half."""
     student = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     teacher, visible = torch.zeros(1, 2, 1, 2), torch.tensor([[1.0, 0.5]])
-    assert map_error(student, teacher).item() == pytest.approx((1 + 4 + 9) / 4 / 2)
-    assert map_error(student, teacher, visible).item() == pytest.approx((1 + 4 + 9 / 4) / 4 / 2)
-    assert map_error(student, teacher, torch.tensor([[1.0, 0.0]])).item() == pytest.approx((1 + 4) / 4 / 2)
-    assert map_error(student, student).item() == 0
+    assert heatmap_mse(student, teacher).item() == pytest.approx((1 + 4 + 9) / 4 / 2)
+    assert heatmap_mse(student, teacher, visible).item() == pytest.approx((1 + 4 + 9 / 4) / 4 / 2)
+    assert heatmap_mse(student, teacher, torch.tensor([[1.0, 0.0]])).item() == pytest.approx((1 + 4) / 4 / 2)
+    assert heatmap_mse(student, student).item() == 0
 
 
 def test_gradients_reach_the_student_alone():
     student, teacher = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
     visible = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
-    map_error(student, teacher, visible).backward()
+    heatmap_mse(student, teacher.detach(), visible).backward()
     expected = visible[:, :, None, None] * (student - teacher).detach() / student.numel()
     torch.testing.assert_close(student.grad, expected)
     assert teacher.grad is None
@@ -27,9 +27,9 @@ def test_gradients_reach_the_student_alone():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match='of one shape expected'):
-        map_error(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 4, 3))
-    with pytest.raises(ValueError, match=r'visible: \(1, 2\) expected, .* found \(2, 1\)'):
-        map_error(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(2, 1))
+        heatmap_mse(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 4, 3))
+    with pytest.raises(ValueError, match=r'visible: \(1, 2\) expected, .* found \(2, 2\)'):
+        heatmap_mse(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(2, 2))
     with pytest.raises(ValueError, match='found 1 and 2 axes'):
         coordinate_kl([torch.zeros(1, 1, 2)], [torch.zeros(1, 1, 2)] * 2)
     with pytest.raises(ValueError, match='beta 0'):
