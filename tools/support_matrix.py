@@ -1,10 +1,11 @@
-"""Tries stock configs of mmdet and mmpretrain and writes docs/support_matrix.md.
+"""Tries stock configs of mmdet, mmpretrain and mmseg and writes docs/support_matrix.md and ..._segmentation.md.
 
-Results are kept in docs/support_matrix.json: only what is not there, or is named, is tried.
+Results are kept in files of that name that end in .json: only what is not there, or is named, is tried.
 """
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import signal
@@ -19,7 +20,14 @@ from mmengine.utils import get_installed_path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmrkd.support import render, stock_names, try_config  # noqa: E402
+from mmrkd.support import (  # noqa: E402
+    render,
+    render_segmentors,
+    segmentor_names,
+    stock_names,
+    try_config,
+    try_segmentor,
+)
 
 
 def main():
@@ -32,12 +40,22 @@ def main():
     )
     parser.add_argument('--limit', default=150, type=int, help='CPU seconds for one config (default: %(default)s)')
     args = parser.parse_args()
-    names = [name for name in stock_names() if name.startswith(tuple(args.names or ['']))]
-    if not names:
+    wanted = tuple(args.names or [''])
+    names = [name for name in stock_names() if name.startswith(wanted)]
+    segmentors = [name for name in segmentor_names() if name.startswith(wanted)]
+    if not names and not segmentors:
         parser.error(f'no stock config has a name that begins with {" or ".join(args.names)}')
     torch.set_num_threads(1)
     MMLogger.get_current_instance().setLevel('ERROR')
-    path = args.out.absolute().with_suffix('.json')  # each trial changes the working directory
+    path = args.out.absolute()  # each trial changes the working directory
+    if names:
+        try_all(names, path, render, args)
+    if segmentors and importlib.util.find_spec('mmseg') is not None:
+        try_all(segmentors, path.with_name(f'{path.name}_segmentation'), render_segmentors, args)
+
+
+def try_all(names, path, page, args):
+    path = path.with_suffix('.json')
     results = json.loads(path.read_text()) if path.is_file() else {}
     for name in names:
         failed = any(status == 'fails' for status, _ in results.get(name, {}).get('methods', {}).values())
@@ -47,7 +65,7 @@ def main():
             print(name, results[name]['features'], results[name]['methods'], flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')
-            path.with_suffix('.md').write_text(render(results))
+            path.with_suffix('.md').write_text(page(results))
 
 
 def try_in_time(name, limit):
@@ -57,7 +75,7 @@ def try_in_time(name, limit):
     signal.signal(signal.SIGPROF, lambda *_: (_ for _ in ()).throw(TimeoutError(f'more than {limit} s of CPU')))
     signal.setitimer(signal.ITIMER_PROF, limit)
     try:
-        return try_config(name)
+        return try_segmentor(name) if library == 'mmseg' else try_config(name)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

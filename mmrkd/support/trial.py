@@ -24,6 +24,7 @@ from mmrkd.testing import (
     classification_batch,
     model_inputs,
     save_random_teacher,
+    segmentation_batch,
 )
 
 WIDTHS = (256, 512, 1024, 2048)  # of the stages of ResNet-50; a quarter of them are those of ResNet-18
@@ -55,7 +56,7 @@ def try_config(name: str) -> dict[str, Any]:
         calibrate(teacher.adapter, _size(teacher.adapter))
         student = small_variant(stock)
         methods = _try_all(student, teacher, result)
-        error = _error_of(run_plainly, student, 'loss') if _failed(methods) else None
+        error = error_of(run_plainly, student, 'loss') if _failed(methods) else None
     except Exception as raised:  # noqa: BLE001 - the matrix reports whatever happens
         error, teacher = raised, None
     if error is not None:
@@ -99,6 +100,7 @@ _LIGHTER = {
     'SyncBN': dict(type='BN'),
     'MMSyncBN': dict(type='BN'),
     'RandomSampler': dict(num=64),
+    'SegDataPreProcessor': dict(size=None, size_divisor=32),
     'BatchFixedSizePad': dict(size=(128, 128)),
     'BatchSyncRandomResize': dict(random_size_range=(128, 192), interval=1),
 }
@@ -126,6 +128,8 @@ def small_variant(cfg: ConfigDict) -> ConfigDict:
 
 def generated_batch(adapter: ModelAdapter, size: int, seed: int) -> dict:
     """Random images with all the ground truth that this kind of model can ask for."""
+    if adapter.task == 'segmentation':
+        return segmentation_batch(2, (size, size), adapter.num_classes, seed)
     if hasattr(adapter.model, 'head'):
         mean = getattr(adapter.model.data_preprocessor, 'mean', None)
         return classification_batch(2, size, adapter.num_classes, seed, channels=3 if mean is None else len(mean))
@@ -166,7 +170,7 @@ def train_two_iterations(distiller: Distiller) -> None:
         FloatingPointError: A loss is not finite.
         RuntimeError: The student got no gradient, or the teacher changed.
     """
-    before, size = distiller.teacher.fingerprint(), _size_of(distiller)
+    before, size = distiller.teacher.fingerprint(), size_of(distiller)
     optimizer = torch.optim.SGD([p for p in distiller.parameters() if p.requires_grad], 1e-4)
     distiller.train()
     for iteration in range(2):
@@ -192,7 +196,7 @@ def predict_as_all_variants(distiller: Distiller) -> None:
     distiller.eval()
     for variant in distiller.variants:
         distiller.set_variant(variant)
-        batch = generated_batch(distiller.adapter, _size_of(distiller), 2)
+        batch = generated_batch(distiller.adapter, size_of(distiller), 2)
         inputs, samples = model_inputs(distiller, batch, training=False)
         distiller(inputs, samples, mode='predict')
 
@@ -238,15 +242,15 @@ def _try(student: ConfigDict, teacher: FrozenTeacher, names: Sequence[str], resu
     except Exception as error:  # noqa: BLE001
         return ['fails', describe(error)]
     levels = distiller.match.teacher_levels
-    result['features'] = '; '.join(_grouped(levels))
+    result['features'] = '; '.join(grouped(levels))
     result['multi_level'] = len(levels) > 1 and not distiller.match.vectors
     remarks = ['KL term off'] if 'ERA' in names and not distiller.methods[0].w_kd else []
     try:
-        calibrate(distiller.adapter, _size_of(distiller))
+        calibrate(distiller.adapter, size_of(distiller))
         train_two_iterations(distiller)
         predict_as_all_variants(distiller)
     except Exception as error:  # noqa: BLE001
-        own = None if distiller.training else _error_of(run_plainly, student, 'predict')
+        own = None if distiller.training else error_of(run_plainly, student, 'predict')
         if own is None:
             return ['fails', describe(error)]
         remarks.append(f'trains; its prediction fails without distillation too ({describe(own)})')
@@ -263,7 +267,8 @@ def _build(student: ConfigDict, teacher: FrozenTeacher, methods: Sequence[dict])
         )
 
 
-def _error_of(function: Callable, *args: Any) -> Optional[Exception]:
+def error_of(function: Callable, *args: Any) -> Optional[Exception]:
+    """Returns what a function raises; ``None`` if it does not."""
     try:
         function(*args)
     except Exception as error:  # noqa: BLE001
@@ -284,12 +289,13 @@ def _size(*adapters: ModelAdapter) -> int:
     return max(least, *(adapter.dry_size for adapter in adapters))
 
 
-def _size_of(distiller: Distiller) -> int:
+def size_of(distiller: Distiller) -> int:
+    """Returns the side of the images that both models can run on."""
     return _size(distiller.adapter, distiller.teacher.adapter)
 
 
-def _grouped(levels: Sequence) -> Iterator[str]:
-    """Levels of equal width in one piece: ``'strides 8, 16, 32: 256'``."""
+def grouped(levels: Sequence) -> Iterator[str]:
+    """Yields levels of equal width in one piece: ``'strides 8, 16, 32: 256'``."""
     widths = list(dict.fromkeys(level.channels for level in levels))
     for width in widths:
         strides = [str(level.stride) for level in levels if level.channels == width and level.stride is not None]

@@ -10,6 +10,7 @@ from mmrkd.adapters import ModelAdapter
 from mmrkd.models.heads import CopyVariant, StudentBranches, sum_losses
 from mmrkd.models.losses import class_kl, consistency_ramp, heatmap_kl, heatmap_mse, mixed_maps
 from mmrkd.models.methods.base import DistillMethod, Pair
+from mmrkd.models.methods.last_map import last_map
 from mmrkd.models.methods.numbers import require_weights
 from mmrkd.models.necks import AggregationUnit
 from mmrkd.models.variants import Variant
@@ -111,7 +112,7 @@ class OnlineEnsemble(DistillMethod):
             self.refused = {'ensemble': adapter.blend_obstacle}
 
     def _trunk_width(self, adapter: ModelAdapter) -> int:
-        trunk = adapter.dry_run_taps(self.student_taps)[self.student_taps[-1]]
+        trunk = last_map(adapter.dry_run_taps(self.student_taps)[self.student_taps[-1]])
         if not isinstance(trunk, Tensor) or trunk.dim() != 4:
             raise ValueError(
                 f'OnlineEnsemble looks at the map below its branches, but {self.student_taps[-1]!r} of '
@@ -157,7 +158,7 @@ class OnlineEnsemble(DistillMethod):
         return losses
 
     def _mixture(self, taps: dict[str, Any], maps: Sequence[Tensor]) -> Tensor:
-        return mixed_maps(self.unit(taps[self.student_taps[-1]]), torch.stack(list(maps), dim=1))
+        return mixed_maps(self.unit(last_map(taps[self.student_taps[-1]])), torch.stack(list(maps), dim=1))
 
     def _task_of(self, mixture: Tensor, samples: Sequence) -> Tensor:
         adapter = self.pair.student
