@@ -147,6 +147,15 @@ class TestExtras:
 
         monkeypatch.setattr(metadata, 'version', version)
 
+    @pytest.mark.parametrize('library', ['mmseg', 'mmpose'])
+    def test_the_library_of_a_named_config_is_not_installed_behind_the_users_back(self, monkeypatch, library):
+        from mmrkd.models import teacher
+
+        self.without(monkeypatch)
+        monkeypatch.setattr(teacher, 'get_config', lambda path: pytest.fail('mmengine would call pip'))
+        with pytest.raises(ImportError, match=f'for {library}, which is not installed'):
+            teacher.read_config_file(f'{library}::some/config.py')
+
     def test_a_config_of_a_library_that_is_absent_names_the_extra(self, monkeypatch, tmp_path):
         from mmrkd.engine.launch import read_config
         from mmrkd.models.teacher import load_model_config

@@ -28,6 +28,8 @@ def read_config_file(path: str) -> Config:
         ImportError: It is for a library of an extra that is not installed.
         ValueError: It is no valid config.
     """
+    if '::' in path:
+        require_extra(path.partition('::')[0])  # mmengine would install the library with whatever pip it finds
     try:
         return get_config(path) if '::' in path else Config.fromfile(path)
     except FileNotFoundError:
