@@ -114,6 +114,7 @@ class TestWheel:
     def test_what_is_in_it(self, installed):
         names = set(zipfile.ZipFile(installed.wheel).namelist())
         assert {'mmrkd/py.typed', 'mmrkd/.mim/model-index.yml', 'mmrkd/commands/train.py'} <= names
+        assert 'mmrkd/demo/era_retinanet-r18w8_digits.pth' in names
         assert {f'mmrkd/.mim/configs/{name}' for name in CONFIGS} <= names
         assert not [name for name in names if name.startswith(('mmrkd/testing', 'mmrkd/support', 'tests', 'tools'))]
         metadata = zipfile.ZipFile(installed.wheel).read(f'mmrkd-{mmrkd.__version__}.dist-info/METADATA').decode()
