@@ -46,6 +46,21 @@ class DWPose(DistillMethod):
     Raises:
         ValueError: A number is out of range, the heads do not give coordinates that line up, or in stage 2 the bodies
             differ.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.DWPose', stage=2))
+        >>> method.w_feat, method.w_logits, method.decay
+        (0.0, 1.0, False)
+
+        Bins of x in which teacher and student differ, and bins of y in which they do not:
+
+        >>> import math, torch
+        >>> from mmrkd.models.losses import coordinate_kl
+        >>> own, same = torch.zeros(1, 1, 2), torch.zeros(1, 1, 2)
+        >>> teacher = torch.tensor([[[0.0, math.log(3) / 10]]])
+        >>> round(coordinate_kl([own, same], [teacher, same], beta=10.0).item(), 4)
+        0.1308
     """
 
     weights = {'w_feat': 'loss_feat', 'w_logits': 'loss_logits'}

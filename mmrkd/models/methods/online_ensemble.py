@@ -61,6 +61,21 @@ class OnlineEnsemble(DistillMethod):
 
     Raises:
         ValueError: An argument is out of range, the student cannot be cut there, or its outputs cannot be mixed.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.OnlineEnsemble', w_kd=5.0))
+        >>> method.needs_teacher
+        False
+
+        The mixture of three branches, of which the second counts as much as both others:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import mixed_maps
+        >>> scores = torch.tensor([0.0, 0.6931, 0.0]).view(1, 3, 1)
+        >>> maps = torch.tensor([0.2, 0.4, 0.8]).view(1, 3, 1, 1, 1)
+        >>> round(mixed_maps(scores, maps).item(), 3)
+        0.45
     """
 
     weights = {'w_ensemble': 'loss_ensemble', 'w_kd': 'loss_kd'}

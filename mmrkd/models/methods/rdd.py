@@ -65,6 +65,21 @@ class RDD(DistillMethod):
     Raises:
         ValueError: An argument is out of range, the teacher has no auxiliary head, the student's loss is no cross
             entropy of classes, or the two heads do not line up.
+
+    Examples:
+        >>> from mmrkd.registry import MODELS
+        >>> method = MODELS.build(dict(type='mmrkd.RDD', combination='or', warmup=0.2))
+        >>> method.combination
+        'or'
+
+        A pixel on which the two heads of a teacher differ is a difficult one, and counts less at first:
+
+        >>> import torch
+        >>> from mmrkd.models.losses import difficulty_weight
+        >>> decode, auxiliary = torch.tensor([0.9, 0.1]).log(), torch.tensor([0.5, 0.5]).log()
+        >>> weight = difficulty_weight(decode.view(1, 2, 1, 1), auxiliary.view(1, 2, 1, 1))
+        >>> round(weight.item(), 4)
+        0.6
     """
 
     weights = {'w_kd': 'loss_kd'}
