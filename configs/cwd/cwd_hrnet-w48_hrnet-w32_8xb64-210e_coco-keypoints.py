@@ -13,3 +13,8 @@ model = dict(
     ),
     methods=[dict(type='mmrkd.CWD', w_cwd=0.01, tau=1.0)],
 )
+# Found in mmpose: the path that it has itself is that of another file in a clone of mmrkd.
+keypoints = dict(metainfo=dict(from_file='mmpose/coco.py'))
+train_dataloader = dict(dataset=keypoints)
+val_dataloader = dict(dataset=keypoints)
+test_dataloader = dict(dataset=keypoints)

@@ -15,3 +15,8 @@ model = dict(
 )
 val_cfg = dict(type='mmrkd.VariantValLoop', variants=('student', 'integrated'))
 test_cfg = dict(type='mmrkd.VariantTestLoop', variants=('student', 'integrated'))
+# Found in mmpose: the path that it has itself is that of another file in a clone of mmrkd.
+keypoints = dict(metainfo=dict(from_file='mmpose/coco.py'))
+train_dataloader = dict(dataset=keypoints)
+val_dataloader = dict(dataset=keypoints)
+test_dataloader = dict(dataset=keypoints)
