@@ -20,6 +20,18 @@ on the head's outputs, unless a remark says that it is off because the heads hav
 """
 
 
+OTHER_LIBRARIES = """## Other libraries
+
+- **mmseg** has a [page of its own](support_matrix_segmentation.md), **mmpose** [another](pose.md).
+- **mmrotate** (onedl-mmrotate 1.2.1, tried by hand): its detectors are mmdet's, and the adapter for detectors takes
+  them. Rotated RetinaNet and Oriented R-CNN, ResNet-50 to ResNet-18, train a step with FitNets, ERA with TWI and KD of
+  the classes; losses are finite, and the teacher's weights hash to what they were. Boxes of five or six values are not
+  compared: `w_box` is 0 there, and a weight is refused by name. Rotated ATSS and FCOS with the IoU of rotated boxes
+  need operators that mmcv has for GPUs alone.
+- **mmyolo** 0.6.0 refuses every mmcv from 2.1 on when it is imported, so that it runs beside neither of the two stacks.
+"""
+
+
 def render(results: dict[str, dict[str, Any]]) -> str:
     """Returns the page.
 
@@ -33,6 +45,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     untried = [name for name in stock_names() if name not in results]
     if untried:
         parts.append('## Not tried yet\n\n' + '\n'.join(f'- `{name}`' for name in untried) + '\n')
+    parts.append(OTHER_LIBRARIES)
     parts.append('## Folders of mmdet without a row\n')
     recipes = (f'- `{folder}`: models of {", ".join(rows)}, trained otherwise.' for folder, rows in RECIPES.items())
     parts.append('\n'.join(recipes))
