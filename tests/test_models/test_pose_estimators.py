@@ -148,6 +148,40 @@ def test_methods_train_and_predict(teachers, head, method, at):
         assert [sample.pred_instances.keypoints.shape for sample in found] == [(1, 3, 2)] * 2
 
 
+def test_branches_of_one_student_teach_each_other_by_their_heatmaps():
+    """OKDHP: the terms are those of plain models on this batch, and the mixture predicts."""
+    distiller = build_distiller(tiny_pose(), None, [dict(type='mmrkd.OnlineEnsemble')], seed=1).train()
+    losses, inputs, samples = losses_of(distiller)
+    method, student = distiller.methods['onlineensemble'], distiller.student
+    trunk = []
+    handle = student.get_submodule(method.student_taps[-1]).register_forward_hook(lambda *call: trunk.append(call[2]))
+    models = [student, build_model(tiny_pose()), build_model(tiny_pose())]
+    for index, model in enumerate(models[1:]):
+        model.train().load_state_dict(method.branches.branch(index).whole_state())
+    with torch.no_grad():
+        maps = torch.stack([model.head.forward(model.extract_feat(inputs)) for model in models], dim=1)
+        mixture = (method.unit(trunk[0]).softmax(dim=1)[..., None, None] * maps).sum(dim=1)
+    handle.remove()
+    truth = torch.stack([sample.gt_fields.heatmaps for sample in samples])
+    seen = torch.cat([sample.gt_instance_labels.keypoint_weights for sample in samples])[..., None, None]
+    ensemble = (seen * (mixture - truth)).square().mean() / 2
+    torch.testing.assert_close(losses['onlineensemble.loss_ensemble'].detach(), ensemble, rtol=1e-4, atol=1e-6)
+    log_p = (seen * mixture).flatten(2).log_softmax(dim=2)
+    log_q = (seen[:, None] * maps).flatten(3).log_softmax(dim=3)
+    divergence = (log_p.exp()[:, None] * (log_p[:, None] - log_q)).sum() / (len(inputs) * log_p.shape[2])
+    torch.testing.assert_close(losses['onlineensemble.loss_kd'].detach(), 2 * divergence, rtol=1e-3, atol=1e-6)
+    distiller.eval()
+    inputs, samples = data_of(distiller, training=False)
+    assert set(distiller.variants) == {'student', 'branch_2', 'branch_3', 'ensemble'}
+    for variant in distiller.variants.values():
+        assert variant.predict(inputs, samples)[0].pred_instances.keypoints.shape == (1, 3, 2)
+
+
+def test_what_is_no_heatmap_is_not_mixed():
+    with pytest.raises(ValueError, match='mixes the maps that branches predict, but TopdownPoseEstimator predicts no'):
+        build_distiller(tiny_pose('coordinates'), None, [dict(type='mmrkd.OnlineEnsemble')])
+
+
 @pytest.mark.parametrize('at', PLACES)
 @pytest.mark.parametrize('head', HEADS)
 def test_without_a_weight_nothing_changes(teachers, head, at):
