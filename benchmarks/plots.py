@@ -38,7 +38,7 @@ def plot_pair(rows: list[dict[str, Any]], title: str, path: str) -> None:
     panels = (training, 'time', 'training step / plain step', 1), (prediction, 'cost', 'FLOPs of one image (G)', 1e9)
     for axes, key, label, unit in panels:
         for row, mean, colour in zip(rows, means, colours):
-            if key == 'time' and row['variant'] != 'student':
+            if key == 'time' and (row['variant'] != 'student' or row['time'] is None):
                 continue
             value = row['time'] if key == 'time' else row['cost']['flops'] / unit
             axes.plot(value, mean, 'o', color=colour)

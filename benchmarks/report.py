@@ -25,8 +25,9 @@ INTRODUCTION = """# Results
 Made by `python -m benchmarks.report` of [the ledger](../benchmarks/ledger.jsonl); [benchmarks](../benchmarks/README.md)
 says how to run a row again. Mean over the seeds, single seeds in brackets, in percent; val at the best and at the last
 epoch, test at the last. "Gain" is that of test over the student alone, mean over the seeds that both have. "Time" is a
-training step over one of the student alone, measured on the machine of each run. What was measured before there was a
-ledger stands on a [page of its own](results_before_the_ledger.md).
+training step over one of the student alone; on a CPU, which other work may share, the processor time of the training,
+validation included, over that of the student alone, and nothing for a run that was interrupted. What was measured
+before there was a ledger stands on a [page of its own](results_before_the_ledger.md).
 """
 
 
@@ -95,7 +96,7 @@ def rows_of(name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             values = {key: [r[key][variant] for r in seeds.values()] for key in ('val_best', 'val_last', 'test_last')}
             both = [seed for seed in seeds if seed in alone]
             gains = [seeds[s]['test_last'][variant] - alone[s]['test_last']['student'] for s in both]
-            steps = [seeds[s]['seconds_a_step'] / alone[s]['seconds_a_step'] for s in both]
+            times = [(_seconds(seeds[s]), _seconds(alone[s])) for s in both]
             rows.append(
                 dict(
                     row=row,
@@ -104,13 +105,18 @@ def rows_of(name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     seeds=list(seeds),
                     **values,
                     gains=gains,
-                    time=statistics.mean(steps) if steps else None,
+                    time=statistics.mean(own / base for own, base in times) if times and all(map(all, times)) else None,
                     cost=next(iter(seeds.values()))['cost'][variant],
                     published=plan.ROWS[row].published if variant == 'student' else '',
                     ours=plan.ROWS[row].ours,
                 )
             )
     return rows
+
+
+def _seconds(record: dict) -> Optional[float]:
+    """What is compared between rows of a pair, which have as many steps; ``None`` if it was not seen whole."""
+    return record['processor_seconds'] if record.get('device') == 'cpu' else record['seconds_a_step']
 
 
 def table(rows: list[dict[str, Any]]) -> str:

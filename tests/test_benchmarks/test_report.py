@@ -58,6 +58,16 @@ def test_a_row_has_the_newest_line_of_each_seed_and_its_gain(tiny_plan):
     assert ('era', 'integrated') in rows and ('dist', 'student') not in rows
 
 
+def test_on_a_shared_processor_its_own_time_counts(tiny_plan):
+    whole = [
+        line('alone', 0, 40.0, device='cpu', processor_seconds=50.0),
+        line('era', 0, 42.0, device='cpu', processor_seconds=110.0, also=('integrated',)),
+    ]
+    assert {row['row']: row['time'] for row in rows_of('tiny', whole)} == dict(alone=1.0, era=2.2)
+    cut = [whole[0], dict(whole[1], processor_seconds=None)]
+    assert {row['row']: row['time'] for row in rows_of('tiny', cut)} == dict(alone=1.0, era=None)
+
+
 def test_the_table(tiny_plan):
     text = table(rows_of('tiny', records()))
     assert '| student | 0 1 |' not in text
