@@ -130,7 +130,11 @@ class TestRamps:
     @pytest.mark.parametrize('name', RAMPED)
     def test_it_goes_on_where_it_was(self, run, name):
         whole = run(name)
-        assert [(epochs, share) for epochs, share, _ in whole.seen] == [(e, pytest.approx(e / 6)) for e in range(6)]
+        told = [seen[:2] for seen in whole.seen]
+        assert told == [(e, pytest.approx(e / 6)) for e in range(6)]
+        assert all(
+            seen[2] == e * whole.seen[1][2] and seen[3] == 6 * whole.seen[1][2] for e, seen in enumerate(whole.seen)
+        )
         terms = [term for *_, term in whole.seen]
         if name == 'first':
             assert terms[:3] == [None] * 3 and min(terms[3:]) > 0
