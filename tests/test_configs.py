@@ -9,15 +9,14 @@ import fnmatch
 import json
 import os.path as osp
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from config_runs import Recorder, dicts_in
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
@@ -62,6 +61,8 @@ def test_name_says_what_is_inside(path):
     folder, name = path.split('/')[1], osp.splitext(osp.basename(path))[0]
     distillation = path in DISTILLATIONS
     assert is_distillation(cfg) == distillation
+    if distillation:
+        assert cfg.runner_type == 'mmrkd.Runner', 'it runs from the scripts of mmdet and mmpretrain, too'
     models = rf'{folder.replace("_", "-")}_{MODEL_NAME}_{MODEL_NAME}' if distillation else MODEL_NAME
     match = re.fullmatch(rf'{models}_{SCHEDULE}_(?P<dataset>[a-z0-9-]+)', name)
     assert match, '<method>_<teacher>_<student>_<batch-schedule>_<dataset>, or <model>_<batch-schedule>_<dataset>'
@@ -184,19 +185,6 @@ def test_trains_and_predicts(path, tmp_path, monkeypatch):
         }
     assert all(np.isfinite(value) for value in recorder.metrics[0].values())
     assert set(cfg.test_cfg.get('variants', ())) <= set(getattr(runner.model, 'variants', ()))
-
-
-class Recorder(Hook):
-    """Keeps what the runner reports."""
-
-    def __init__(self):
-        self.losses, self.metrics = [], []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses.append(outputs)
-
-    def after_val_epoch(self, runner, metrics=None):
-        self.metrics.append(metrics)
 
 
 def expected_terms(model) -> set[str]:
@@ -337,10 +325,3 @@ def leaf_dataset(dataset: ConfigDict) -> ConfigDict:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     return dataset
-
-
-def dicts_in(node: Any) -> Iterator[ConfigDict]:
-    if isinstance(node, dict):
-        yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        yield from dicts_in(child)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from config_runs import Recorder, dicts_in
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -45,6 +45,7 @@ def test_form_and_name(path):
     cfg, folder, name = Config.fromfile(path), path.split('/')[1], osp.splitext(osp.basename(path))[0]
     distillation = path in DISTILLATIONS
     assert is_distillation(cfg) == distillation
+    assert not distillation or cfg.runner_type == 'mmrkd.Runner'
     model = r'[a-z0-9]+(?:[.-][a-z0-9]+)*'
     models = rf'{folder.replace("_", "-")}_{model}_{model}' if distillation else model
     match = re.fullmatch(rf'{models}_{SCHEDULE}_(?P<dataset>[a-z0-9-]+)', name)
@@ -87,19 +88,6 @@ def test_trains_and_predicts(path, tmp_path, monkeypatch):
     for variant in cfg.val_cfg.get('variants', ('student',)):
         reported = 'mIoU' if variant == 'student' else f'{variant}/mIoU'
         assert np.isfinite(recorder.metrics[0][reported])
-
-
-class Recorder(Hook):
-    """Keeps what the runner reports."""
-
-    def __init__(self):
-        self.losses, self.metrics = [], []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses.append(outputs)
-
-    def after_val_epoch(self, runner, metrics=None):
-        self.metrics.append(metrics)
 
 
 def generate_teacher(cfg, monkeypatch):
@@ -161,10 +149,3 @@ def generate_data(cfg, folder):
                 shape = (*SIZE, 3) if kind == 'img_path' else SIZE
                 pixels = rng.integers(0, 256 if kind == 'img_path' else 3, shape, dtype=np.uint8)
                 Image.fromarray(pixels).save(path)
-
-
-def dicts_in(node):
-    if isinstance(node, dict):
-        yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        yield from dicts_in(child)

@@ -10,18 +10,17 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from mmrkd.adapters.abilities import Abilities
 from mmrkd.adapters.assigned import TargetCapture, assign_alike, kept_targets
 from mmrkd.adapters.dry_runs import DryRuns
-from mmrkd.adapters.image_graph import ImageGraph
 from mmrkd.adapters.reuse import hiding, reuse_features
 from mmrkd.adapters.samples import Samples, copied
 from mmrkd.adapters.structure import tensors_in, with_tensors
 from mmrkd.adapters.taps import Call, tap_outputs
-from mmrkd.adapters.weighing import PixelLoss
 from mmrkd.structures import Features, Level
 
 
-class ModelAdapter(DryRuns, ABC):
+class ModelAdapter(DryRuns, Abilities, ABC):
     """Uniform access to the features, head, losses and predictions of one model.
 
     ``feats`` always means what the model's ``extract_feat`` returned, in the model's own structure;
@@ -149,10 +148,6 @@ class ModelAdapter(DryRuns, ABC):
         """As :meth:`head_outputs`, in the form that the model's own losses see: some heads have two forms."""
         return self.head_outputs(feats)
 
-    def auxiliary_outputs(self, feats: Any) -> list[Any]:
-        """Runs the heads that the model has in training alone; of most models there are none."""
-        return []
-
     def logit_maps(self, outputs: Any) -> list[Tensor]:
         """The same as :meth:`logits` on its grid: ``(N, A * K, H, W)`` for each level, ``(N, K, 1, 1)`` without one."""
         raise NotImplementedError(f'{type(self).__name__} does not say how its logits lie on a grid')
@@ -236,28 +231,9 @@ class ModelAdapter(DryRuns, ABC):
         """Why this model cannot compute losses from what the student's pipeline prepares; ``None`` if it can."""
         return None
 
-    @property
-    def with_mask(self) -> bool:
-        """Whether the model's own losses need masks in the ground truth."""
-        return False
-
-    @property
-    def blend_obstacle(self) -> Optional[str]:
-        """Why :meth:`blend` cannot work for this model; ``None`` if it can."""
-        return None
-
     @abstractmethod
     def blend(self, outputs: Any, other: Any, alpha: float, samples: Sequence) -> Sequence:
         """Predicts from ``(1 - alpha) * outputs + alpha * other``, post-processed by this model's head."""
-
-    @property
-    def mixing_obstacle(self) -> Optional[str]:
-        """Why the outputs of such heads cannot be mixed into one that is trained; ``None`` if they can."""
-        return None if self.output_loss == 'mse' else f'{type(self.model).__name__} predicts no one map'
-
-    def loss_of_outputs(self, outputs: Any, samples: Samples) -> dict[str, Any]:
-        """Computes the loss of :attr:`head` on outputs that it need not have given itself."""
-        raise NotImplementedError(f'{type(self).__name__} does not say what the loss of given outputs is')
 
     def targets(self, samples: Samples) -> Any:
         """Returns the ground truth in ``samples``: labels ``(N,)`` of images, or a list of instances."""
@@ -292,19 +268,6 @@ class ModelAdapter(DryRuns, ABC):
             capture.assigned = self.assigned(kept[-1], outputs)
         return losses, outputs
 
-    @property
-    def weighing_obstacle(self) -> Optional[str]:
-        """Why :meth:`weighing` cannot work for this model; ``None`` if it can."""
-        return f'{type(self.model).__name__} has no loss of single pixels'
-
-    def weighing(self, weigh: Callable[[PixelLoss], Tensor]) -> AbstractContextManager[None]:
-        """Lets the model's own loss weigh its pixels, inside a ``with`` block.
-
-        Args:
-            weigh: Asked by each head: returns how much each pixel counts, ``(N, H, W)``.
-        """
-        raise NotImplementedError(self.weighing_obstacle)
-
     def plain_outputs(self, call: Call, feats: Any) -> Any:
         """Returns the outputs of :attr:`head` without what it added because it was told the labels."""
         return call.output
@@ -316,28 +279,6 @@ class ModelAdapter(DryRuns, ABC):
     def assigns_like(self, other: 'ModelAdapter') -> bool:
         """Whether the heads of two models assign the same targets to the same batch, whatever they predict."""
         return assign_alike(self.head, other.head)
-
-    @property
-    def assigns(self) -> bool:
-        """Whether :meth:`task_loss` can tell which label each prediction was assigned."""
-        return False
-
-    def priors(self, outputs: Any) -> list[Tensor]:
-        """Returns what each prediction of one image starts from, for each level, in the order of :meth:`logits`."""
-        raise NotImplementedError(f'{type(self).__name__} does not say what its predictions start from')
-
-    def assigned(self, returned: Any, outputs: Any) -> Any:
-        """Reads what the head's ``get_targets`` returned, see :func:`mmrkd.adapters.assigned.read_targets`."""
-        return None
-
-    @property
-    def region_obstacle(self) -> Optional[str]:
-        """Why the model has no scores of regions that could be compared; ``None`` if it has."""
-        return f'{type(self.model).__name__} has no second stage'
-
-    def region_logits(self, feats: Any, rois: Tensor) -> Tensor:
-        """Scores regions ``(R, 5)`` by a second stage: ``(R, K + 1)`` with the background last."""
-        raise NotImplementedError(self.region_obstacle)
 
     def judge(
         self, feats: Any, inputs: Tensor, samples: Samples, capture: Optional[TargetCapture] = None
@@ -361,18 +302,6 @@ class ModelAdapter(DryRuns, ABC):
             samples: Their data samples.
         """
         return self.predict(extract(inputs), inputs, samples)
-
-    def graph(self, size: Sequence[int], outputs: Optional[str] = None) -> ImageGraph:
-        """Returns the model as a product takes it: images in, results out, to be written in another form.
-
-        Args:
-            size: ``(height, width)`` of the images.
-            outputs: What to give, where there is a choice. Defaults to the final results.
-
-        Raises:
-            ValueError: That is not possible for this model; the message says what is.
-        """
-        raise ValueError(f'a {type(self.model).__name__} ({self.task}) cannot be written as a graph yet')
 
     def pixels_per_cell(self, feature: Tensor) -> Optional[Fraction]:
         """The exact stride of a map that a dry run gave; ``None`` for a vector."""

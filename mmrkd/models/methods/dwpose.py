@@ -146,4 +146,5 @@ def fading_factor(progress: Optional[Progress]) -> float:
     """Returns 1 - epoch / max_epochs for the number of finished epochs; 1 where nothing tells how far it is."""
     if progress is None or not progress.share:
         return 1.0
-    return 1 - math.floor(progress.epochs + 1e-6) * progress.share / progress.epochs
+    max_epochs = progress.epochs / progress.share
+    return 1 - math.floor(progress.epochs + 1e-6) / max_epochs
